@@ -1,0 +1,109 @@
+"""The dimensions of a BERT, under the names that the field uses, and the published presets.
+
+Source of the sizes: Devlin et al. 2018 (base, large) and Turc et al. 2019 (tiny, mini, small, medium).
+"""
+
+import dataclasses
+from typing import Any
+
+from bert_jax.errors import UserError
+
+ACTIVATIONS = ("gelu", "gelu_tanh")
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """The architecture: all that the shapes and the arithmetic of a model depend on.
+
+    Attributes:
+        vocab_size: number of word pieces; None means "that of the tokenizer", to be filled in before a model is built.
+        hidden_size: width of every token vector.
+        num_hidden_layers: number of encoder layers.
+        num_attention_heads: heads per layer; must divide hidden_size.
+        intermediate_size: width of the feed-forward layer.
+        hidden_act: "gelu" (exact, by erf) or "gelu_tanh" (the approximation of Google's code).
+        hidden_dropout_prob: dropout after the embeddings and after each sub-layer.
+        attention_probs_dropout_prob: dropout of the attention weights.
+        max_position_embeddings: the longest sequence.
+        type_vocab_size: number of token types (segments A and B).
+        initializer_range: standard deviation of the truncated-normal initial values.
+        layer_norm_eps: added to the variance in LayerNorm.
+    """
+
+    vocab_size: int | None = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+
+    def __post_init__(self):
+        for name in (
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+            "type_vocab_size",
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"BertConfig.{name} must be a positive whole number, not {value!r}")
+        if self.vocab_size is not None and (not isinstance(self.vocab_size, int) or self.vocab_size < 1):
+            raise UserError(f"BertConfig.vocab_size must be a positive whole number or None, not {self.vocab_size!r}")
+        if self.hidden_size % self.num_attention_heads:
+            raise UserError(
+                f"BertConfig.num_attention_heads ({self.num_attention_heads}) must divide"
+                f" BertConfig.hidden_size ({self.hidden_size})"
+            )
+        if self.hidden_act not in ACTIVATIONS:
+            raise UserError(f"BertConfig.hidden_act must be one of {', '.join(ACTIVATIONS)}, not {self.hidden_act!r}")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise UserError(f"BertConfig.{name} must be at least 0 and below 1, not {value!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as a dict of JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "BertConfig":
+        """Inverse of `to_json`; names that are no field are a UserError."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(fields) - known)
+        if unknown:
+            raise UserError(f"unknown field of the architecture: {', '.join(unknown)}")
+        return cls(**fields)
+
+
+def _sizes(hidden_size: int, num_hidden_layers: int) -> dict[str, int]:
+    return {
+        "hidden_size": hidden_size,
+        "num_hidden_layers": num_hidden_layers,
+        "num_attention_heads": hidden_size // 64,
+        "intermediate_size": 4 * hidden_size,
+    }
+
+
+PRESETS = {
+    "tiny": _sizes(128, 2),
+    "mini": _sizes(256, 4),
+    "small": _sizes(512, 4),
+    "medium": _sizes(512, 8),
+    "base": _sizes(768, 12),
+    "large": _sizes(1024, 24),
+}
+
+
+def preset(name: str, **overrides: Any) -> BertConfig:
+    """Returns the published architecture of that name, with the given fields replaced."""
+    if name not in PRESETS:
+        raise UserError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+    return BertConfig(**{**PRESETS[name], **overrides})

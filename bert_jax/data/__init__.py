@@ -1,0 +1,1 @@
+"""Ids to batches: sentence pairs, packing, the row store, masking and the tf.data pipelines."""

@@ -1,0 +1,1 @@
+"""Where it runs: meshes and the rules that lay arrays out on them."""

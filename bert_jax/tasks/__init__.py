@@ -1,0 +1,1 @@
+"""What is learned: for each task its batches, model, loss, metrics and predictions."""

@@ -1,0 +1,1 @@
+"""Strings to ids: corpus readers, sentence splitting, tokenizers. Imports no JAX."""

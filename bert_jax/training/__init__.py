@@ -1,0 +1,1 @@
+"""How it is learned: optimizer, schedules, train step, loop, checkpoints and metric writers."""

@@ -1,0 +1,1 @@
+"""The launchers: one verb each, run as `python -m launch.VERB`."""

@@ -1,0 +1,49 @@
+"""How every launcher starts and ends: flags come in, an exit code goes out.
+
+A launcher defines its flags on a FlagValues of its own, so that several can be called from one process (the tests do),
+and a user's mistake becomes one line on standard error and exit code 2.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+from bert_jax.errors import UserError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+def run(
+    argv: Sequence[str],
+    describe: str,
+    define_flags: Callable[[flags.FlagValues], None],
+    execute: Callable[[flags.FlagValues], int | None],
+) -> int:
+    """Parses `argv`, runs `execute` on the flags and returns the process's exit code.
+
+    Args:
+        argv: program name and arguments, as in `sys.argv`.
+        describe: what `--help` prints above the flags.
+        define_flags: adds the launcher's flags to the given FlagValues.
+        execute: the work; returns an exit code, or None for success.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_bool("help", False, "Print this help and exit.", short_name="h", flag_values=values)
+    define_flags(values)
+    try:
+        if any(argument in ("--help", "-h", "-help") for argument in argv[1:]):
+            print(f"{describe.strip()}\n\nFlags:\n{values.get_help()}")
+            return 0
+        extra = values(list(argv))[1:]
+        if extra:
+            raise UserError(f"unexpected argument {extra[0]!r}: every argument is a flag, such as --name=value")
+        return execute(values) or 0
+    except (flags.Error, UserError) as error:
+        message = " ".join(str(error).split())
+        print(f"error: {message}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
