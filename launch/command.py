@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from bert_jax.errors import UserError
+from bert_jax.errors import TrainingError, UserError
 
+FAILED = 1
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -41,9 +42,14 @@ def run(
             raise UserError(f"unexpected argument {extra[0]!r}: every argument is a flag, such as --name=value")
         return execute(values) or 0
     except (flags.Error, UserError) as error:
-        message = " ".join(str(error).split())
-        print(f"error: {message}", file=sys.stderr)
-        return USER_ERROR
+        return _fail(error, USER_ERROR)
+    except TrainingError as error:
+        return _fail(error, FAILED)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _fail(error: Exception, code: int) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,36 @@
+"""How tokens are masked, as plain settings that need no TensorFlow to be read and checked."""
+
+import dataclasses
+
+from bert_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Masking:
+    """The recipe of masked-language modelling; the defaults are those of the paper.
+
+    Attributes:
+        masked_lm_prob: share of a pair's tokens that is predicted.
+        max_predictions_per_pair: at most this many; None means masked_lm_prob of a full row.
+        mask_share: share of the predicted tokens that becomes [MASK].
+        keep_share: share that stays as it is; the rest becomes a random word.
+        whole_word: mask all pieces of a word, or none.
+        static: the same masks in every epoch, instead of new ones.
+    """
+
+    masked_lm_prob: float = 0.15
+    max_predictions_per_pair: int | None = None
+    mask_share: float = 0.8
+    keep_share: float = 0.1
+    whole_word: bool = False
+    static: bool = False
+
+    def __post_init__(self):
+        if not 0 < self.masked_lm_prob < 1:
+            raise UserError(f"Masking.masked_lm_prob must lie between 0 and 1, not {self.masked_lm_prob!r}")
+        if self.max_predictions_per_pair is not None and self.max_predictions_per_pair < 1:
+            raise UserError(
+                f"Masking.max_predictions_per_pair must be at least 1, not {self.max_predictions_per_pair!r}"
+            )
+        if min(self.mask_share, self.keep_share) < 0 or self.mask_share + self.keep_share > 1:
+            raise UserError("Masking.mask_share and Masking.keep_share must not be negative, nor exceed 1 together")

@@ -1,0 +1,88 @@
+"""Linear, LayerNorm and Embed as BERT uses them: its initial values, stable arithmetic, and names for every axis.
+
+Each parameter carries `logical_axes` in its metadata: the names (embed, heads, kv, mlp, vocab) by which a mesh decides
+where to cut it. The modules know nothing of meshes.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from bert_jax.config import BertConfig
+
+
+def kernel_init(config: BertConfig) -> nnx.Initializer:
+    """Normal of the configuration's range, cut at two standard deviations and not rescaled, as in the original."""
+    return nnx.initializers.truncated_normal(stddev=config.initializer_range)
+
+
+def linear(
+    config: BertConfig,
+    in_features: int | tuple[int, ...],
+    out_features: int | tuple[int, ...],
+    in_axes: tuple[str, ...],
+    out_axes: tuple[str, ...],
+    *,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+) -> nnx.LinearGeneral:
+    """An affine map over the last axes of its input, with named axes; computes in `dtype`, keeps float32 parameters."""
+    contracted = 1 if isinstance(in_features, int) else len(in_features)
+    return nnx.LinearGeneral(
+        in_features,
+        out_features,
+        axis=tuple(range(-contracted, 0)),
+        dtype=dtype,
+        kernel_init=kernel_init(config),
+        kernel_metadata={"logical_axes": in_axes + out_axes},
+        bias_metadata={"logical_axes": out_axes},
+        rngs=rngs,
+    )
+
+
+def layer_norm(config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """LayerNorm over the hidden axis.
+
+    The variance is computed from the centred values and in float32: with an epsilon of 1e-12 the difference of two
+    large squares would drown it.
+    """
+    return nnx.LayerNorm(
+        config.hidden_size,
+        epsilon=config.layer_norm_eps,
+        dtype=dtype,
+        use_fast_variance=False,
+        scale_metadata={"logical_axes": ("embed",)},
+        bias_metadata={"logical_axes": ("embed",)},
+        rngs=rngs,
+    )
+
+
+def embed(
+    config: BertConfig,
+    num_embeddings: int,
+    axes: tuple[str | None, str],
+    *,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+    padded_to: int | None = None,
+) -> nnx.Embed:
+    """A table of `num_embeddings` vectors of the hidden size, and zeros below them up to `padded_to` rows."""
+    padding = (padded_to or num_embeddings) - num_embeddings
+
+    def initialize(key: jax.Array, shape: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
+        used = kernel_init(config)(key, (num_embeddings, shape[1]), dtype)
+        return jnp.pad(used, ((0, padding), (0, 0)))
+
+    return nnx.Embed(
+        num_embeddings + padding,
+        config.hidden_size,
+        dtype=dtype,
+        embedding_init=initialize,
+        embedding_metadata={"logical_axes": axes},
+        rngs=rngs,
+    )
+
+
+def activation(config: BertConfig, inputs: jax.Array) -> jax.Array:
+    """GELU (Hendrycks and Gimpel 2016): exact, or by the tanh approximation of Google's code."""
+    return jax.nn.gelu(inputs, approximate=config.hidden_act == "gelu_tanh")

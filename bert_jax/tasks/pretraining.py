@@ -1,0 +1,77 @@
+"""Masked-language modelling and next-sentence prediction (Devlin et al. 2018, section 3.1)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bert_jax.config import BertConfig
+from bert_jax.models.bert import BertForPreTraining
+from bert_jax.models.execution import Execution
+from bert_jax.models.parameters import Functional, Parameters
+from bert_jax.training.task import Batch, Scalars
+
+
+class PreTraining:
+    """The two pre-training tasks as one: the mean masked-LM loss plus the mean next-sentence loss."""
+
+    term_weights: Mapping[str, float] = {"mlm": 1.0, "nsp": 1.0}  # noqa: RUF012
+
+    def __init__(self, config: BertConfig, *, execution: Execution | None = None):
+        """Describes the model; see `BertModel` for the arguments."""
+        execution = execution or Execution()
+        self.config = config
+        self.model = Functional(lambda rngs: BertForPreTraining(config, execution=execution, rngs=rngs))
+
+    def init(self, key: jax.Array) -> Parameters:
+        """Returns initial parameters."""
+        return self.model.init(key)
+
+    def loss_weights(self, batch: Batch) -> Scalars:
+        """Counts the masked tokens and the labelled pairs of a batch."""
+        return {"mlm": batch["masked_weights"].sum(), "nsp": batch["next_sentence_weights"].sum()}
+
+    def loss(self, parameters: Parameters, batch: Batch, keys: jax.Array | None) -> tuple[Scalars, Scalars]:
+        """Sums the cross-entropies, in nats, of the masked tokens and of the pairs' labels.
+
+        Args:
+            parameters: as `init` returned them.
+            batch: see `bert_jax.data.batches`; masked_positions, masked_ids, masked_weights `[batch, predictions]`,
+                next_sentence_labels and next_sentence_weights `[batch, pairs]`.
+            keys: `[batch]` dropout keys, or None for no dropout.
+
+        Returns:
+            The sums by term, and statistics: sums, counts of right answers, and weights.
+        """
+        mlm_logits, nsp_logits = self.model.apply(parameters, batch, keys)
+        mlm = _cross_entropy(mlm_logits, batch["masked_ids"], batch["masked_weights"], "mlm")
+        nsp = _cross_entropy(nsp_logits, batch["next_sentence_labels"], batch["next_sentence_weights"], "nsp")
+        statistics = {**mlm, **nsp, "tokens": jnp.sum(batch["segment_ids"] > 0).astype(jnp.float32)}
+        return {term: statistics[f"{term}_sum"] for term in self.term_weights}, statistics
+
+    def metrics(self, statistics: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns loss, tokens (not counting padding), and the mean loss and accuracy of each term."""
+        metrics = {"loss": 0.0, "tokens": statistics["tokens"]}
+        for term, weight in self.term_weights.items():
+            # At least one: a batch without examples of a term has no loss in it, rather than a division by zero.
+            count = statistics[f"{term}_weight"] + (statistics[f"{term}_weight"] == 0)
+            metrics[f"{term}_loss"] = statistics[f"{term}_sum"] / count
+            metrics[f"{term}_accuracy"] = statistics[f"{term}_correct"] / count
+            metrics["loss"] = metrics["loss"] + weight * metrics[f"{term}_loss"]
+        return metrics
+
+
+def _cross_entropy(logits: jax.Array, labels: jax.Array, weights: jax.Array, term: str) -> Scalars:
+    # Written with comparisons and reductions, which fuse: a gather of the labels' logits would be a scatter into an
+    # array of the logits' size backwards, and XLA's argmax does not vectorise (together a tenth of a tiny model's step).
+    classes = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    label_logits = jnp.sum(jnp.where(classes == labels[..., None], logits, 0.0), axis=-1)
+    maxima = jax.lax.stop_gradient(jnp.max(logits, axis=-1))
+    losses = jnp.log(jnp.sum(jnp.exp(logits - maxima[..., None]), axis=-1)) + maxima - label_logits
+    predictions = jnp.min(jnp.where(logits == maxima[..., None], classes, logits.shape[-1]), axis=-1)
+    return {
+        f"{term}_sum": jnp.sum(losses * weights),
+        f"{term}_correct": jnp.sum((predictions == labels) * weights),
+        f"{term}_weight": jnp.sum(weights),
+    }

@@ -1,0 +1,79 @@
+"""Where pre-training's batches come from: a row store, a tokenizer and a masking recipe put together."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bert_jax.data.batches import BatchMaker
+from bert_jax.data.masking import Vocabulary
+from bert_jax.data.masking_recipe import Masking
+from bert_jax.data.rows import VALIDATION, RowStore
+from bert_jax.parallel.mesh import put_batch
+from bert_jax.tasks.baselines import PreTrainingBaselines
+from bert_jax.text.tokenizer import Tokenizer
+
+# Row indices named in a message about a batch.
+_ROWS_SHOWN = 8
+
+
+def make_batch_maker(store: RowStore, tokenizer: Tokenizer, masking: Masking, seed: int) -> BatchMaker:
+    """Returns the maker of this store's batches."""
+    framing = (tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
+    return BatchMaker(
+        rows=store,
+        seq_len=store.recipe.seq_len,
+        max_pairs=store.recipe.max_pairs_per_row,
+        has_pairs=store.recipe.pairs != "none",
+        vocabulary=Vocabulary(tokenizer.vocab_size, tokenizer.mask_id, framing, tokenizer.starts_word),
+        masking=masking,
+        seed=seed,
+    )
+
+
+def evaluation_batches(
+    maker: BatchMaker,
+    store: RowStore,
+    batch_size: int,
+    max_rows: int | None,
+    evaluate: Callable[[Any, Any], dict[str, float]],
+    mesh: Any,
+) -> Callable[[Any], dict[str, float]]:
+    """Returns a function from parameters to the metrics of the validation rows, beside the baselines' on the same rows.
+
+    Args:
+        maker: of the batches.
+        store: of the rows, for its token counts.
+        batch_size: of an evaluation batch.
+        max_rows: at most so many rows, rounded up to whole batches; None for all.
+        evaluate: parameters and device batches to metrics.
+        mesh: the batches' devices.
+    """
+    max_batches = None if max_rows is None else -(-max_rows // batch_size)
+    # The rows and their masks are the same each time, and so are the baselines.
+    scored: dict[str, float] = {}
+
+    def run(params: Any) -> dict[str, float]:
+        baselines = None if scored else PreTrainingBaselines(store.token_counts)
+
+        def batches():
+            for batch in maker.evaluation(VALIDATION, batch_size, max_batches):
+                if baselines:
+                    baselines.add(batch)
+                yield put_batch(mesh, batch)
+
+        metrics = evaluate(params, batches())
+        if baselines:
+            scored.update(baselines.metrics())
+        del metrics["tokens"]
+        return {**metrics, **scored}
+
+    return run
+
+
+def describe_step(maker: BatchMaker, batch_size: int, step: int, examples_before: int) -> str:
+    """Says which training rows a step's batch holds."""
+    first = examples_before + step * batch_size
+    rows, epochs = maker.train_rows(np.arange(first, first + batch_size))
+    shown = ", ".join(map(str, rows[:_ROWS_SHOWN].tolist())) + (", ..." if batch_size > _ROWS_SHOWN else "")
+    return f"batch of training rows {shown} in epoch {epochs[0]}"

@@ -1,0 +1,182 @@
+"""What every tokenizer offers, and the description that makes a saved one speak for itself.
+
+A saved tokenizer is a directory. The file `bert_jax_tokenizer.json` in it describes it: kind, settings, size, special
+tokens, how it was trained, a sample with the ids that it must give, and the fingerprint. Beside it lie the files that
+Hugging Face's libraries read.
+"""
+
+import abc
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from bert_jax.errors import UserError
+
+PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+DESCRIPTION_FILE = "bert_jax_tokenizer.json"
+DESCRIPTION_VERSION = 1
+
+# What the round trip is checked on where no training text gives a sample.
+DEFAULT_SAMPLE = "The quick brown fox jumps over the lazy dog, 27 times in 1984."
+
+
+class Tokenizer(abc.ABC):
+    """Turns strings into ids and back.
+
+    Attributes:
+        kind: "wordpiece" or "sentencepiece".
+        vocab_size: number of ids.
+        fingerprint: sha256 in hex of all that decides the ids; equal fingerprints, equal ids for every text.
+        settings: the choices behind the fingerprint, as JSON values (cased, algorithm, ...).
+        training: how it came to be (input, documents, bytes, ...), as JSON values; decides nothing.
+        pad_id, unk_id, cls_id, sep_id, mask_id: ids of the special tokens.
+        starts_word: bool [vocab_size], whether a piece begins a word; whole-word masking groups pieces by it.
+    """
+
+    kind: str
+
+    def __init__(self, tokens: Sequence[str], settings: dict[str, Any], content: bytes, training: dict[str, Any]):
+        """Sets what all kinds share.
+
+        Args:
+            tokens: the vocabulary in order of ids.
+            settings: see the class.
+            content: the vocabulary or model as bytes; with `settings` it decides the ids.
+            training: see the class.
+        """
+        self.settings = dict(settings)
+        self.training = dict(training)
+        self._tokens = list(tokens)
+        self._ids = {token: index for index, token in enumerate(self._tokens)}
+        self.vocab_size = len(self._tokens)
+        missing = [token for token in SPECIAL_TOKENS if token not in self._ids]
+        if missing:
+            raise UserError(f"the vocabulary has no {', '.join(missing)}: BERT needs {', '.join(SPECIAL_TOKENS)}")
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (self._ids[t] for t in SPECIAL_TOKENS)
+        deciding = json.dumps({"kind": self.kind, **self.settings}, sort_keys=True).encode() + b"\0" + content
+        self.fingerprint = hashlib.sha256(deciding).hexdigest()
+        self.starts_word = np.array([self._starts_word(token) for token in self._tokens], dtype=bool)
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """Ids of [PAD], [UNK], [CLS], [SEP], [MASK], in this order."""
+        return (self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id)
+
+    @abc.abstractmethod
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each text, without special tokens; a literal "[MASK]" is ordinary text."""
+
+    @abc.abstractmethod
+    def encode_with_masks(self, text: str) -> list[int]:
+        """Like `encode_batch` of one text, but each literal "[MASK]" becomes `mask_id`."""
+
+    @abc.abstractmethod
+    def _decode_ordinary(self, ids: Sequence[int]) -> str:
+        """Returns the text of ids none of which is special."""
+
+    @abc.abstractmethod
+    def _starts_word(self, token: str) -> bool:
+        """Whether the piece begins a word."""
+
+    @abc.abstractmethod
+    def _write_files(self, directory: pathlib.Path) -> None:
+        """Writes the vocabulary and the files of Hugging Face's conventions."""
+
+    @abc.abstractmethod
+    def _library_version(self) -> dict[str, str]:
+        """Name and version of the library behind the kind."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns readable text: [PAD], [CLS] and [SEP] are left out, [MASK] and [UNK] are written as such."""
+        parts, ordinary = [], []
+        for index in [int(i) for i in ids]:
+            if index not in self.special_ids:
+                ordinary.append(index)
+                continue
+            if ordinary:
+                parts.append(self._decode_ordinary(ordinary))
+                ordinary = []
+            if index in (self.mask_id, self.unk_id):
+                parts.append(self._tokens[index])
+        if ordinary:
+            parts.append(self._decode_ordinary(ordinary))
+        return " ".join(part for part in parts if part)
+
+    def id_to_token(self, index: int) -> str:
+        """Returns the piece with this id; IndexError if there is none."""
+        if not 0 <= index < self.vocab_size:
+            raise IndexError(f"id {index} is outside the vocabulary of {self.vocab_size}")
+        return self._tokens[index]
+
+    def token_to_id(self, token: str) -> int | None:
+        """Returns the id of the piece, or None if it is not in the vocabulary."""
+        return self._ids.get(token)
+
+    def save(self, directory: str | os.PathLike) -> None:
+        """Writes the tokenizer as a directory, at once or not at all.
+
+        The directory must not exist, or be empty; otherwise, and where it cannot be written, a UserError.
+        """
+        target = pathlib.Path(directory)
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise UserError(f"{target} exists already: nothing is overwritten; choose another directory")
+        sample = self.training.get("sample") or DEFAULT_SAMPLE
+        description = {
+            "version": DESCRIPTION_VERSION,
+            "kind": self.kind,
+            "settings": self.settings,
+            "vocab_size": self.vocab_size,
+            "special_tokens": dict(zip(SPECIAL_TOKENS, self.special_ids, strict=True)),
+            "library": self._library_version(),
+            "training": self.training,
+            "sample": {"text": sample, "ids": self.encode_batch([sample])[0]},
+            "fingerprint": self.fingerprint,
+        }
+        with writable_sibling(target) as temporary:
+            self._write_files(temporary)
+            write_json(temporary / DESCRIPTION_FILE, description)
+            temporary.chmod(0o777 & ~_umask())
+            os.rename(temporary, target)
+
+
+@contextlib.contextmanager
+def writable_sibling(target: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a new temporary directory beside `target`, removed at the end if it is still there.
+
+    That the file system cannot be written to, or is full, is a UserError.
+    """
+    temporary = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        yield temporary
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}; choose another output") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON for people: indented, in UTF-8, ending in a newline."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def hugging_face_special_tokens() -> dict[str, str]:
+    """Returns the entries of tokenizer_config.json that name the special tokens."""
+    return dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL_TOKENS, strict=True))
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,172 @@
+"""Training, saving and loading tokenizers of either kind.
+
+`load_tokenizer` opens what `Tokenizer.save` wrote, and also a bare directory of Google's style that holds a vocab.txt
+and nothing of ours. What it returns has been checked: files, sizes, special tokens and a round trip.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+from bert_jax.errors import UserError
+from bert_jax.text import sentencepiece, wordpiece
+from bert_jax.text.sentencepiece import ALGORITHMS, SentencePieceTokenizer
+from bert_jax.text.tokenizer import DESCRIPTION_FILE, DESCRIPTION_VERSION, SPECIAL_TOKENS, Tokenizer
+from bert_jax.text.wordpiece import WordPieceTokenizer, read_vocabulary
+
+__all__ = [
+    "ALGORITHMS",
+    "KINDS",
+    "SPECIAL_TOKENS",
+    "SentencePieceTokenizer",
+    "Tokenizer",
+    "WordPieceTokenizer",
+    "load_tokenizer",
+    "read_description",
+    "train_tokenizer",
+    "wrap_vocabulary",
+]
+
+KINDS = ("wordpiece", "sentencepiece")
+
+_FIELDS = {
+    "version": int,
+    "kind": str,
+    "settings": dict,
+    "vocab_size": int,
+    "special_tokens": dict,
+    "training": dict,
+    "sample": dict,
+    "fingerprint": str,
+}
+
+
+def train_tokenizer(
+    texts: Iterable[str],
+    kind: str = "wordpiece",
+    vocab_size: int = 8192,
+    *,
+    cased: bool = False,
+    algorithm: str = "unigram",
+    training: dict[str, Any] | None = None,
+) -> Tokenizer:
+    """Learns a tokenizer; the same texts and arguments give the same one, bit for bit.
+
+    Args:
+        texts: passages of any length, consumed once.
+        kind: "wordpiece" or "sentencepiece".
+        vocab_size: number of ids, the five special tokens (ids 0 to 4) included.
+        cased: keep case (and, for wordpiece, accents).
+        algorithm: of sentencepiece, "unigram" or "bpe".
+        training: a record of where the texts came from, kept in the description; `sample`, if given, is the text that
+            loading is checked with.
+
+    Raises:
+        UserError: unknown kind or algorithm, no text, or a vocabulary size that does not fit the text.
+    """
+    if kind == "wordpiece":
+        return wordpiece.train_wordpiece(texts, vocab_size, cased, training)
+    if kind == "sentencepiece":
+        return sentencepiece.train_sentencepiece(texts, vocab_size, cased, algorithm, training)
+    raise UserError(f"unknown kind of tokenizer {kind!r}: choose one of {', '.join(KINDS)}")
+
+
+def wrap_vocabulary(
+    path: str | os.PathLike, *, cased: bool, training: dict[str, Any] | None = None
+) -> WordPieceTokenizer:
+    """Returns the WordPiece tokenizer of a given vocab.txt, ids as in the file."""
+    return WordPieceTokenizer(read_vocabulary(path), cased, training)
+
+
+def read_description(directory: str | os.PathLike) -> dict[str, Any] | None:
+    """Returns the description in a tokenizer's directory, or None if there is none; UserError if it is damaged."""
+    path = pathlib.Path(directory) / DESCRIPTION_FILE
+    try:
+        description = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged (no valid JSON): train or copy the tokenizer again") from error
+    for name, kind in _FIELDS.items():
+        if not isinstance(description, dict) or not isinstance(description.get(name), kind):
+            raise UserError(f"{path} is damaged ({name!r} is missing or wrong): train or copy the tokenizer again")
+    if description["version"] != DESCRIPTION_VERSION:
+        raise UserError(
+            f"{path} has version {description['version']}, this code reads {DESCRIPTION_VERSION}: train it again"
+        )
+    return description
+
+
+def load_tokenizer(directory: str | os.PathLike) -> Tokenizer:
+    """Opens a tokenizer's directory and checks it.
+
+    Raises:
+        UserError: nothing there, or a file is missing, damaged or does not fit the others; names the file.
+    """
+    directory = pathlib.Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"no such tokenizer: {directory} is not a directory; make one with launch.train_tokenizer")
+    description = read_description(directory)
+    if description is None:
+        return _load_bare_vocabulary(directory)
+    path = directory / DESCRIPTION_FILE
+    kind, settings, training = description["kind"], description["settings"], description["training"]
+    try:
+        if kind == "wordpiece":
+            file = directory / wordpiece.VOCABULARY_FILE
+            tokenizer: Tokenizer = WordPieceTokenizer(read_vocabulary(file), settings["cased"], training)
+        elif kind == "sentencepiece":
+            file = directory / sentencepiece.MODEL_FILE
+            tokenizer = sentencepiece.load_model(file, settings["cased"], settings["algorithm"], training)
+        else:
+            raise UserError(f"{path}: unknown kind {kind!r}: known are {', '.join(KINDS)}")
+    except KeyError as error:
+        raise UserError(f"{path} is damaged (settings has no {error}): train or copy the tokenizer again") from error
+    _check(tokenizer, description, file, path)
+    return tokenizer
+
+
+def _check(tokenizer: Tokenizer, description: dict[str, Any], file: pathlib.Path, path: pathlib.Path) -> None:
+    """Compares a tokenizer with its description (in `path`); `file` is what it was read from."""
+    if tokenizer.vocab_size != description["vocab_size"]:
+        raise UserError(
+            f"{file} holds {tokenizer.vocab_size} tokens, but {path} says {description['vocab_size']}:"
+            " copy the tokenizer again"
+        )
+    special_tokens = dict(zip(SPECIAL_TOKENS, tokenizer.special_ids, strict=True))
+    if special_tokens != description["special_tokens"]:
+        raise UserError(f"{file} has other ids of special tokens than {path}: copy the tokenizer again")
+    if tokenizer.fingerprint != description["fingerprint"]:
+        raise UserError(f"{file} is not the one that {path} describes (fingerprints differ): copy the tokenizer again")
+    sample = description["sample"]
+    if not isinstance(sample.get("text"), str) or tokenizer.encode_batch([sample["text"]])[0] != sample.get("ids"):
+        raise UserError(
+            f"{file} does not give the ids that {path} expects of its sample: the installed library"
+            f" ({tokenizer._library_version()}) may differ from the one it was made with"
+            f" ({description.get('library')}); train it again, or install that one"
+        )
+
+
+def _load_bare_vocabulary(directory: pathlib.Path) -> WordPieceTokenizer:
+    """Opens a directory that only has a vocab.txt: uncased, unless its configuration or its name says cased."""
+    vocabulary = directory / wordpiece.VOCABULARY_FILE
+    if not vocabulary.exists():
+        raise UserError(
+            f"{directory} holds no tokenizer (neither {DESCRIPTION_FILE} nor {wordpiece.VOCABULARY_FILE}):"
+            " make one with launch.train_tokenizer"
+        )
+    name = directory.resolve().name.lower()
+    cased = "cased" in name and "uncased" not in name
+    configuration = directory / "tokenizer_config.json"
+    if configuration.exists():
+        try:
+            lowercase = json.loads(configuration.read_bytes()).get("do_lower_case")
+        except (OSError, ValueError, AttributeError) as error:
+            raise UserError(f"{configuration} is damaged (no JSON object): mend it or remove it") from error
+        if isinstance(lowercase, bool):
+            cased = not lowercase
+    return wrap_vocabulary(vocabulary, cased=cased, training={"vocabulary_file": str(vocabulary)})

@@ -1,0 +1,213 @@
+"""The training loop, the same for every task: steps, log, evaluation, checkpoints, stopping.
+
+Steps are dispatched without waiting for their results; metrics are fetched a few steps later. Two orders must not be
+changed: the metrics up to a step are fetched, found finite and on disk before its checkpoint is begun; and the validation
+line of a step is on disk before its checkpoint, since the log of a resumed run is cut after the checkpoint's step.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from bert_jax.errors import TrainingError
+from bert_jax.training.checkpoints import BEST_METRIC, CheckpointStore
+from bert_jax.training.interruption import StopRequest
+from bert_jax.training.metric_writers import MetricWriter
+from bert_jax.training.train_state import TrainState
+
+# Steps that may be under way while metrics are not yet fetched: enough to hide the fetch, few enough to bound memory.
+_IN_FLIGHT = 2
+# The bar is redrawn this often on a terminal, and printed this often into a file.
+_TERMINAL_INTERVAL, _FILE_INTERVAL = 0.2, 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledPhase:
+    """A stretch of steps of one shape, ready to run.
+
+    Attributes:
+        first_step: of the run, from 0.
+        steps: length.
+        step: (state, batch) -> (state, metrics as one float32 vector).
+        metric_names: of that vector.
+        batches: given a step of the run within the phase, iterates over device batches from there on.
+        evaluate: parameters to metrics of the validation split, "loss" among them; None if there is none.
+        describe_batch: says which rows a step's batch holds, for error messages.
+    """
+
+    first_step: int
+    steps: int
+    step: Callable[[TrainState, Any], tuple[TrainState, jax.Array]]
+    metric_names: Sequence[str]
+    batches: Callable[[int], Iterator[Any]]
+    evaluate: Callable[[Any], dict[str, float]] | None
+    describe_batch: Callable[[int], str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cadence:
+    """How often things happen, in steps; 0 for never."""
+
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """A window of steps to trace: the first (from 0), their number, and the folder for the trace."""
+
+    first_step: int
+    steps: int
+    directory: str
+
+
+class _Reporter:
+    """Fetches metrics late, checks them, writes them, and shows them on the bar."""
+
+    def __init__(self, writer: MetricWriter, log_every: int, first_step: int, total_steps: int):
+        self._writer = writer
+        self._log_every = log_every
+        self._pending: collections.deque[tuple[int, CompiledPhase, jax.Array]] = collections.deque()
+        self._fetched_at = time.perf_counter()
+        interval = _TERMINAL_INTERVAL if sys.stderr.isatty() else _FILE_INTERVAL
+        self._bar = tqdm(
+            total=total_steps, initial=first_step, unit="step", mininterval=interval, dynamic_ncols=True, desc="train"
+        )
+
+    def add(self, step: int, phase: CompiledPhase, metrics: jax.Array) -> None:
+        """Takes the metrics of an update under way, and fetches those of an older one."""
+        self._pending.append((step, phase, metrics))
+        while len(self._pending) > _IN_FLIGHT:
+            self._fetch()
+
+    def flush(self) -> None:
+        """Fetches all metrics and brings the log to the disk."""
+        while self._pending:
+            self._fetch()
+        self._writer.sync()
+
+    def restart_clock(self) -> None:
+        """Leaves what happened since the last fetch (an evaluation, a save) out of the next line's speed."""
+        self._fetched_at = time.perf_counter()
+
+    def close(self) -> None:
+        self._bar.close()
+
+    def say(self, line: str) -> None:
+        """Prints a line above the bar."""
+        tqdm.write(line)
+
+    def _fetch(self) -> None:
+        step, phase, vector = self._pending.popleft()
+        values = dict(zip(phase.metric_names, np.asarray(vector).tolist(), strict=True))
+        now = time.perf_counter()
+        values["tokens_per_second"] = values.pop("tokens") / (now - self._fetched_at)
+        self._fetched_at = now
+        if not np.isfinite(values["loss"]) or not np.isfinite(values["grad_norm"]):
+            self._writer.sync()
+            raise TrainingError(
+                f"the loss is {values['loss']} and the gradients' norm {values['grad_norm']} at step {step}"
+                f" ({phase.describe_batch(step - 1)}): stopped; checkpoints before it are kept. Resume from them with"
+                " other data order (a new --workdir, --init_from), or lower pretrain.learning_rate"
+            )
+        if step % self._log_every == 0:
+            self._writer.write(step, "train", values)
+        self._bar.set_postfix_str(
+            f"loss {values['loss']:.3f}, {values['tokens_per_second'] / 1e3:.1f}k tokens/s", refresh=False
+        )
+        self._bar.update()
+
+
+def train(
+    *,
+    state: TrainState,
+    phases: Sequence[CompiledPhase],
+    cadence: Cadence,
+    checkpoints: CheckpointStore,
+    checkpoint_run: Mapping[str, Any],
+    checkpoint_files: Mapping[str, bytes],
+    writer: MetricWriter,
+    stop: StopRequest,
+    profile: Profile | None = None,
+) -> tuple[TrainState, dict[str, float] | None]:
+    """Trains from the state's step to the end of the last phase, or until asked to stop.
+
+    Args:
+        state: donated, step by step.
+        phases: in order, from step 0 of the run.
+        cadence: of log, evaluation and checkpoints.
+        checkpoints: where states go.
+        checkpoint_run: JSON values saved with each.
+        checkpoint_files: files saved with each.
+        writer: of the log.
+        stop: looked at after every step.
+        profile: steps to trace.
+
+    Returns:
+        The last state, and the metrics of the evaluation at its step, or None if there was none or the run was stopped.
+
+    Raises:
+        TrainingError: a loss that is not finite.
+    """
+    step = int(state.step)
+    total_steps = sum(phase.steps for phase in phases)
+    reporter = _Reporter(writer, cadence.log_every, step, total_steps)
+    best_loss = checkpoints.best_loss()
+    saved_step = step if step in checkpoints.steps() else None
+    validation = None
+
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(reporter.close)
+        tracing = contextlib.ExitStack()
+        cleanup.enter_context(tracing)
+        for phase in phases:
+            phase_end = phase.first_step + phase.steps
+            if step >= phase_end:
+                continue
+            batches = phase.batches(step)
+            while step < phase_end and stop.signal is None:
+                if profile and step == profile.first_step:
+                    tracing.enter_context(jax.profiler.trace(profile.directory))
+                state, metrics = phase.step(state, next(batches))
+                step += 1
+                reporter.add(step, phase, metrics)
+                if profile and step == profile.first_step + profile.steps:
+                    reporter.flush()
+                    tracing.close()
+                    reporter.say(f"profile of {profile.steps} steps: {profile.directory}")
+
+                is_last = step == total_steps
+                validation = None
+                if phase.evaluate and (is_last or _due(step, cadence.eval_every)):
+                    reporter.flush()
+                    validation = phase.evaluate(state.params)
+                    writer.write(step, "validation", validation)
+                    reporter.say(f"step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in validation.items()))
+                    reporter.restart_clock()
+                # Phases have validation rows of their own, whose losses do not compare: the last phase's decide.
+                judged = validation if phase is phases[-1] else None
+                is_best = judged is not None and (best_loss is None or judged[BEST_METRIC] < best_loss)
+                if is_last or is_best or _due(step, cadence.checkpoint_every):
+                    reporter.flush()
+                    checkpoints.save(step, state, checkpoint_run, checkpoint_files, judged)
+                    saved_step = step
+                    best_loss = judged[BEST_METRIC] if is_best else best_loss
+                    reporter.restart_clock()
+        reporter.flush()
+        if saved_step != step:
+            checkpoints.save(step, state, checkpoint_run, checkpoint_files, None)
+        checkpoints.wait()
+    return state, validation
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0

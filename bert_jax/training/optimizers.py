@@ -1,0 +1,110 @@
+"""The optimizers, built from optax; what acts per layer acts per slice of the stacked parameters.
+
+Parameters are a plain nested dict whose leaf names read like encoder/layers/attention/query/kernel. Below a node
+named "layers" the leaves of all layers are stacked along the first axis.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bert_jax.training import recipe
+
+STACKED_NODE = "layers"
+
+
+def path_names(path: Sequence[Any]) -> tuple[str, ...]:
+    """Returns a key path of `jax.tree_util`, such as (DictKey("encoder"), DictKey("bias")), as names."""
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+
+def number_of_layer_axes(path: Sequence[Any]) -> int:
+    """Returns how many leading axes of the leaf at this key path count layers: 1 below "layers", otherwise 0."""
+    return int(STACKED_NODE in path_names(path))
+
+
+def _is_decayed(path: Sequence[Any]) -> bool:
+    names = path_names(path)
+    is_bias = names[-1] == "bias" or names[-1].endswith("_bias")
+    return not is_bias and not any("layer_norm" in name for name in names)
+
+
+def decay_mask(params: Any) -> Any:
+    """Returns a tree like `params` of bools: True where weight decay (and LAMB's trust ratio) applies.
+
+    By name, as in the original: not to biases (a leaf named "bias" or "..._bias") and not to anything below a node
+    whose name contains "layer_norm". Never by rank: a stacked bias is a matrix.
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, _: _is_decayed(path), params)
+
+
+def scale_by_adam(b1: float, b2: float, eps: float, *, bias_correction: bool) -> optax.GradientTransformation:
+    """Like `optax.scale_by_adam`, with the bias correction as a switch and both accumulators in float32."""
+    if bias_correction:
+        return optax.scale_by_adam(b1, b2, eps, mu_dtype=jnp.float32)
+
+    def init(params):
+        def zeros():
+            return jax.tree.map(lambda leaf: jnp.zeros_like(leaf, dtype=jnp.float32), params)
+
+        return optax.ScaleByAdamState(count=jnp.zeros([], jnp.int32), mu=zeros(), nu=zeros())
+
+    def update(gradients, state, params=None):
+        del params
+        mu = optax.tree.update_moment(gradients, state.mu, b1, 1)
+        nu = optax.tree.update_moment(gradients, state.nu, b2, 2)
+        updates = jax.tree.map(lambda mean, square: mean / (jnp.sqrt(square) + eps), mu, nu)
+        return updates, optax.ScaleByAdamState(count=optax.safe_increment(state.count), mu=mu, nu=nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def scale_by_layer_trust_ratio() -> optax.GradientTransformation:
+    """Multiplies each layer's update by |parameters| / |update| (You et al. 2019, Algorithm 2).
+
+    Unlike `optax.scale_by_trust_ratio`, which takes a leaf for a layer, this takes the norms of a stacked leaf over all
+    axes but the layers'. Where either norm is zero the ratio is 1, as in the published code.
+    """
+
+    def scale(path, update, param):
+        axes = tuple(range(number_of_layer_axes(path), param.ndim))
+
+        def norm(values):
+            return jnp.sqrt(jnp.sum(jnp.square(values), axis=axes, keepdims=True))
+
+        param_norm, update_norm = norm(param), norm(update)
+        defined = (param_norm > 0) & (update_norm > 0)
+        return update * jnp.where(defined, param_norm / jnp.where(defined, update_norm, 1), 1)
+
+    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scale, updates, params))
+
+
+def build_optimizer(optimizer: recipe.Optimizer, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Returns the optimizer: from gradients, its state and parameters to updates that are to be added.
+
+    The state counts the updates, and that count is the step that the schedule is asked for. All three clip by global
+    norm first, and decay by the learning rate times `weight_decay` where `decay_mask` says so. "bert_adamw" is that of
+    google-research/bert; "lamb" multiplies by the trust ratio per layer, except for what is not decayed either.
+
+    Args:
+        optimizer: the choices.
+        schedule: learning rate by step, from `bert_jax.training.schedules`.
+    """
+    o = optimizer
+    clip = optax.identity() if o.clip_global_norm is None else optax.clip_by_global_norm(o.clip_global_norm)
+    if o.kind == "adamw":
+        adamw = optax.adamw(
+            schedule, o.b1, o.b2, o.eps, mu_dtype=jnp.float32, weight_decay=o.weight_decay, mask=decay_mask
+        )
+        return optax.chain(clip, adamw)
+    trust_ratio = optax.masked(scale_by_layer_trust_ratio(), decay_mask) if o.kind == "lamb" else optax.identity()
+    return optax.chain(
+        clip,
+        scale_by_adam(o.b1, o.b2, o.eps, bias_correction=o.corrects_bias),
+        optax.add_decayed_weights(o.weight_decay, mask=decay_mask),
+        trust_ratio,
+        optax.scale_by_learning_rate(schedule),
+    )

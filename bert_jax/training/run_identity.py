@@ -1,0 +1,79 @@
+"""Whether a run's folder belongs to the run that is asked for: what must match is kept there, and compared."""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from bert_jax.errors import UserError
+
+IDENTITY_FILE = "run.json"
+
+
+def read_identity(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Returns what the folder's run is, or None if no run began there."""
+    path = pathlib.Path(workdir) / IDENTITY_FILE
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}): restore it, or use another --workdir") from error
+
+
+def write_identity(workdir: str | os.PathLike[str], identity: Mapping[str, Any]) -> None:
+    """Notes what run this folder holds, in one piece or not at all."""
+    path = pathlib.Path(workdir) / IDENTITY_FILE
+    temporary = path.with_suffix(".tmp")
+    try:
+        temporary.write_text(json.dumps(identity, indent=1) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_identity(
+    workdir: str | os.PathLike[str],
+    saved: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    *,
+    last_steps: str,
+    schedule_depends_on_steps: bool,
+    allow_schedule_change: bool,
+) -> None:
+    """Raises a UserError that names the first difference between a folder's run and the one asked for.
+
+    Args:
+        workdir: the folder.
+        saved: what its run is.
+        wanted: what is asked for.
+        last_steps: the name under which the run's length stands, which may grow.
+        schedule_depends_on_steps: whether another length means other learning rates.
+        allow_schedule_change: whether that is accepted.
+    """
+    # As JSON has it: tuples have become lists.
+    wanted = json.loads(json.dumps(wanted))
+    for name in [*wanted, *(name for name in saved if name not in wanted)]:
+        old, new = saved.get(name), wanted.get(name)
+        if old == new:
+            continue
+        if name == last_steps and isinstance(old, int) and isinstance(new, int):
+            if allow_schedule_change or (new > old and not schedule_depends_on_steps):
+                continue
+            raise UserError(
+                f"{name} is {new}, but the run in {workdir} was planned for {old}, which its learning rate depends on:"
+                f" set it back, or pass --allow_schedule_change, or use another --workdir"
+                if new > old
+                else f"{name} is {new}, but the run in {workdir} was planned for {old}: set it back, or pass"
+                " --allow_schedule_change, or use another --workdir"
+            )
+        if allow_schedule_change and name.startswith("Schedule."):
+            continue
+        raise UserError(
+            f"{name} is {_show(new)}, but the run in {workdir} has {_show(old)}: set it back, or use another --workdir"
+        )
+
+
+def _show(value: Any) -> str:
+    return f"{value[:12]}..." if isinstance(value, str) and len(value) > 24 else repr(value)

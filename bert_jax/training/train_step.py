@@ -1,0 +1,105 @@
+"""One step: a batch in, a new state and its metrics out. Pure functions, to be jit-compiled by the caller."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bert_jax.models.dropout import row_keys
+from bert_jax.training.task import Batch, Scalars, Task
+from bert_jax.training.train_state import TrainState
+
+Metrics = dict[str, jax.Array]
+
+
+def _micro_batches(tree: Any, accumulation_steps: int) -> Any:
+    """Cuts `[batch, ...]` into `[accumulation_steps, batch / accumulation_steps, ...]`.
+
+    Micro-batch a takes rows a, a + accumulation_steps, ...: rows that lie together on a device stay there.
+    """
+
+    def cut(leaf: jax.Array) -> jax.Array:
+        return leaf.reshape(-1, accumulation_steps, *leaf.shape[1:]).swapaxes(0, 1)
+
+    return jax.tree.map(cut, tree)
+
+
+def loss_and_gradients(
+    task: Task, params: Any, batch: Batch, key: jax.Array | None, accumulation_steps: int = 1
+) -> tuple[Scalars, Any]:
+    """Returns a batch's statistics and the gradients of its loss, the same however the batch is cut.
+
+    The loss is the sum over terms t of term_weights[t] * sum_t / W_t, where W_t totals the term's weights over the whole
+    batch.
+
+    Args:
+        task: says what the loss is.
+        params: the task's parameters.
+        batch: arrays `[batch, ...]`.
+        key: the step's dropout key, or None for no dropout.
+        accumulation_steps: number of micro-batches; must divide the batch.
+    """
+    totals = task.loss_weights(batch)
+    scales = {term: weight / jnp.maximum(totals[term], 1.0) for term, weight in task.term_weights.items()}
+    batch_size = next(iter(batch.values())).shape[0]
+    rows = jnp.arange(batch_size)
+
+    def loss(params: Any, batch: Batch, rows: jax.Array) -> tuple[jax.Array, Scalars]:
+        sums, statistics = task.loss(params, batch, None if key is None else row_keys(key, rows))
+        return sum(scales[term] * sums[term] for term in sums), statistics
+
+    differentiate = jax.grad(loss, has_aux=True)
+    if accumulation_steps == 1:
+        gradients, statistics = differentiate(params, batch, rows)
+        return statistics, gradients
+
+    def add(total: tuple[Any, Scalars], piece: tuple[Batch, jax.Array]) -> tuple[tuple[Any, Scalars], None]:
+        return jax.tree.map(jnp.add, total, differentiate(params, *piece)), None
+
+    pieces = _micro_batches((dict(batch), rows), accumulation_steps)
+    shapes = jax.eval_shape(differentiate, params, *jax.tree.map(lambda leaf: leaf[0], pieces))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    (gradients, statistics), _ = jax.lax.scan(add, zeros, pieces)
+    return statistics, gradients
+
+
+def make_train_step(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    learning_rate: Callable[[jax.Array], jax.Array],
+    *,
+    seed: int,
+    accumulation_steps: int = 1,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Returns the pure function of one training step.
+
+    Args:
+        task: says what the loss is.
+        optimizer: scales by the learning rate itself.
+        learning_rate: the schedule, for the report.
+        seed: of dropout; row r of step s draws from fold_in(fold_in(seed, s), r).
+        accumulation_steps: number of micro-batches; must divide the batch.
+    """
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        statistics, gradients = loss_and_gradients(task, state.params, batch, key, accumulation_steps)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = task.metrics(statistics)
+        metrics["grad_norm"] = optax.global_norm(gradients)
+        metrics["learning_rate"] = learning_rate(state.step)
+        return TrainState(params, opt_state, state.step + 1), metrics
+
+    return train_step
+
+
+def make_eval_step(task: Task) -> Callable[[Any, Batch], Scalars]:
+    """Returns the pure function from parameters and a batch to the batch's statistics, without dropout."""
+
+    def eval_step(params: Any, batch: Batch) -> Scalars:
+        return task.loss(params, batch, None)[1]
+
+    return eval_step

@@ -1,0 +1,176 @@
+"""Learns a tokenizer from text, or wraps a given vocab.txt, and saves it as a directory.
+
+Example: python -m launch.train_tokenizer --input='corpus/*.txt' --kind=wordpiece --vocab_size=8192 --output=tokenizer
+"""
+
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from absl import flags
+
+from bert_jax.errors import UserError
+from bert_jax.text import tokenizer as tokenizer_files
+from bert_jax.text import tokenizers
+from bert_jax.text.documents import FORMATS, check_inputs, describe_inputs, read_passages
+from launch.command import run
+
+DEFAULT_VOCAB_SIZE = 8192
+SMALLEST_VOCAB_SIZE = 100
+SAMPLE_CHARACTERS = 200
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Adds the flags of this launcher."""
+    text = {"flag_values": values}
+    flags.DEFINE_string("input", None, "Text: a glob, `pydocs`, or `tfds:NAME[/CONFIG][:FEATURE]`.", **text)
+    flags.DEFINE_enum("kind", "wordpiece", tokenizers.KINDS, "Kind of tokenizer.", **text)
+    flags.DEFINE_integer(
+        "vocab_size", None, f"Number of ids, special tokens included; {DEFAULT_VOCAB_SIZE} by default.", **text
+    )
+    flags.DEFINE_string("output", None, "Directory that will hold the tokenizer.", **text)
+    flags.DEFINE_enum("algorithm", None, tokenizers.ALGORITHMS, "Of sentencepiece; unigram by default.", **text)
+    flags.DEFINE_bool("cased", False, "Keep case (and, with wordpiece, accents).", **text)
+    flags.DEFINE_string("vocab_file", None, "Wrap this vocab.txt (wordpiece) instead of learning one.", **text)
+    flags.DEFINE_enum("format", "auto", FORMATS, "Format of the files of --input.", **text)
+    flags.DEFINE_integer("max_training_mb", 1000, "Learn from this many MB of text at most.", **text)
+
+
+def execute(values: flags.FlagValues) -> int:
+    """Learns or wraps the tokenizer, saves it and prints a summary."""
+    request = _request(values)
+    output = pathlib.Path(values.output)
+    if _is_done(output, request):
+        print(f"already there, made with the same settings: {output}")
+        return 0
+    if not values.vocab_file:
+        check_inputs(values.input, values.format)
+    with tokenizer_files.writable_sibling(output):
+        pass  # A directory that cannot be written is found before the text is read, not after.
+
+    training: dict[str, Any] = {"request": request}
+    started = time.perf_counter()
+    if values.vocab_file:
+        tokenizer = tokenizers.wrap_vocabulary(values.vocab_file, cased=values.cased, training=training)
+    else:
+        print(f"reading {values.input}: {describe_inputs(values.input, values.format)}")
+        tokenizer = tokenizers.train_tokenizer(
+            _read_texts(values.input, values.format, values.max_training_mb, training),
+            request["kind"],
+            request["vocab_size"],
+            cased=values.cased,
+            algorithm=request["algorithm"] or "unigram",
+            training=training,
+        )
+    tokenizer.save(output)
+    _print_summary(tokenizer, time.perf_counter() - started, output)
+    return 0
+
+
+def _request(values: flags.FlagValues) -> dict[str, Any]:
+    """Returns what the flags ask for, as JSON values; two runs with equal requests make the same tokenizer."""
+    if not values.output:
+        raise UserError("--output is missing: give the directory that will hold the tokenizer")
+    if values.kind != "sentencepiece" and values.algorithm:
+        raise UserError("--algorithm goes with --kind=sentencepiece only: leave it out, or change the kind")
+    if values.vocab_file:
+        if values.kind != "wordpiece" or values.input or values.vocab_size is not None:
+            raise UserError("--vocab_file goes with --kind=wordpiece, without --input and --vocab_size")
+        return {"vocab_file": values.vocab_file, "kind": values.kind, "cased": values.cased}
+    if not values.input:
+        raise UserError("--input is missing: give a glob, pydocs or tfds:NAME (or a vocabulary with --vocab_file)")
+    vocab_size = DEFAULT_VOCAB_SIZE if values.vocab_size is None else values.vocab_size
+    if vocab_size < SMALLEST_VOCAB_SIZE:
+        raise UserError(
+            f"--vocab_size={vocab_size} is too small: special tokens and letters alone need about"
+            f" {SMALLEST_VOCAB_SIZE}; {DEFAULT_VOCAB_SIZE} to 32768 are usual"
+        )
+    if values.max_training_mb < 1:
+        raise UserError(f"--max_training_mb={values.max_training_mb}: must be at least 1")
+    return {
+        "input": values.input,
+        "format": values.format,
+        "kind": values.kind,
+        "algorithm": (values.algorithm or "unigram") if values.kind == "sentencepiece" else None,
+        "vocab_size": vocab_size,
+        "cased": values.cased,
+        "max_training_mb": values.max_training_mb,
+    }
+
+
+def _is_done(output: pathlib.Path, request: dict[str, Any]) -> bool:
+    """Whether `output` holds the tokenizer that is asked for; a UserError if it holds anything else."""
+    if not os.path.lexists(output):
+        return False
+    if not output.is_dir():
+        raise UserError(f"{output} is a file: --output must name a directory")
+    try:
+        if not any(output.iterdir()):
+            return False
+    except OSError as error:
+        raise UserError(f"cannot read {output}: {error.strerror or error}") from error
+    description = tokenizers.read_description(output)
+    if description is None:
+        raise UserError(f"{output} is not empty and holds no tokenizer of this program: choose another --output")
+    made_with = description["training"].get("request", {})
+    different = sorted(name for name in {*request, *made_with} if request.get(name) != made_with.get(name))
+    if different:
+        name = different[0]
+        raise UserError(
+            f"{output} holds a tokenizer made with {name}={made_with.get(name)!r}, not {request.get(name)!r}:"
+            " choose another --output, or remove it first"
+        )
+    tokenizers.load_tokenizer(output)
+    return True
+
+
+def _read_texts(inputs: str, format: str, most_mb: int, statistics: dict[str, Any]) -> Iterator[str]:
+    """Yields texts up to `most_mb`, and leaves documents, bytes and a sample in `statistics` when they end."""
+    from tqdm import tqdm
+
+    documents = size = 0
+    last = sample = None
+    with tqdm(unit="B", unit_scale=True, desc="reading", file=sys.stderr) as progress:
+        for passage in read_passages(inputs, format):
+            length = len(passage.text) if passage.text.isascii() else len(passage.text.encode("utf-8", "replace"))
+            if size + length > most_mb * 1_000_000:
+                break
+            if passage.document_id != last:
+                documents, last = documents + 1, passage.document_id
+            size += length
+            progress.update(length)
+            # A heading or title says little; the first real paragraph does.
+            if sample is None or (len(sample) < 40 and len(passage.text) >= 40):
+                sample = " ".join(passage.text[:SAMPLE_CHARACTERS].split())
+            yield passage.text
+    statistics.update(documents=documents, bytes=size, sample=sample)
+
+
+def _print_summary(tokenizer: tokenizers.Tokenizer, seconds: float, output: pathlib.Path) -> None:
+    training = tokenizer.training
+    if "bytes" in training:
+        megabytes = training["bytes"] / 1e6
+        print(
+            f"{training['documents']} documents, {megabytes:.1f} MB, {seconds:.1f} seconds,"
+            f" {megabytes / seconds:.1f} MB/s"
+        )
+    requested = training.get("requested_vocab_size", tokenizer.vocab_size)
+    print(f"{tokenizer.kind}, {'cased' if tokenizer.settings['cased'] else 'uncased'}, {tokenizer.vocab_size} tokens")
+    if tokenizer.vocab_size < requested:
+        print(f"note: the text has pieces for {tokenizer.vocab_size} tokens only, not for the {requested} asked for")
+    sample = training.get("sample") or tokenizer_files.DEFAULT_SAMPLE
+    pieces = [tokenizer.id_to_token(index) for index in tokenizer.encode_batch([sample])[0]]
+    print(f"sample: {sample}\n     -> {' '.join(pieces)}")
+    print(f"tokenizer is in {output}")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the launcher; returns the exit code."""
+    return run(argv, __doc__, define_flags, execute)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
