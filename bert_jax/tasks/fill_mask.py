@@ -1,0 +1,87 @@
+"""Fill in the blanks: the words that a pre-trained model puts in the place of [MASK]."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from bert_jax.errors import UserError
+from bert_jax.tasks.pretraining import PreTraining
+from bert_jax.text.tokenizer import MASK, Tokenizer
+
+# Lengths are rounded up to a multiple of this, so that texts of similar length share a compiled program.
+_LENGTH_MULTIPLE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Suggestion:
+    """A word for a blank, and its probability."""
+
+    token: str
+    probability: float
+
+
+def encode_text(tokenizer: Tokenizer, text: str, max_length: int) -> list[int]:
+    """Returns `[CLS] text [SEP]` as ids; a text without a blank, or too long for the model, is a UserError."""
+    ids = [tokenizer.cls_id, *tokenizer.encode_with_masks(text), tokenizer.sep_id]
+    if tokenizer.mask_id not in ids:
+        raise UserError(f"no {MASK} in {text!r}: put it where a word is wanted, such as 'The sky is {MASK}.'")
+    if len(ids) > max_length:
+        raise UserError(f"the text has {len(ids)} tokens, and the model's longest sequence is {max_length}: shorten it")
+    return ids
+
+
+def fill_masks(
+    task: PreTraining, parameters: Any, tokenizer: Tokenizer, text: str, top_k: int
+) -> list[list[Suggestion]]:
+    """Suggests words for each [MASK] of a text.
+
+    Args:
+        task: says what the model is.
+        parameters: of the model.
+        tokenizer: of the model.
+        text: with one or several blanks.
+        top_k: suggestions per blank.
+
+    Returns:
+        For each blank in order, the likeliest first.
+    """
+    ids = encode_text(tokenizer, text, task.config.max_position_embeddings)
+    positions = [position for position, token in enumerate(ids) if token == tokenizer.mask_id]
+    length = min(-(-len(ids) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE, task.config.max_position_embeddings)
+    input_ids = np.zeros((1, length), np.int32)
+    input_ids[0, : len(ids)] = ids
+    used = np.arange(length)[None] < len(ids)
+    batch = {
+        "input_ids": input_ids,
+        "token_type_ids": np.zeros_like(input_ids),
+        "position_ids": np.where(used, np.arange(length)[None], 0).astype(np.int32),
+        "segment_ids": used.astype(np.int32),
+        "masked_positions": np.asarray([positions], np.int32),
+        "cls_positions": np.zeros((1, 1), np.int32),
+    }
+    logits = np.asarray(_compiled(task)(parameters, batch))[0, :, : task.config.vocab_size]
+    probabilities = np.exp(logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True))
+    best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top_k]
+    return [
+        [Suggestion(tokenizer.id_to_token(int(token)), float(row[token])) for token in tokens]
+        for tokens, row in zip(best, probabilities, strict=True)
+    ]
+
+
+@functools.cache
+def _compiled(task: PreTraining) -> Any:
+    return jax.jit(lambda parameters, batch: task.model.apply(parameters, batch)[0])
+
+
+def format_suggestions(text: str, suggestions: Sequence[Sequence[Suggestion]]) -> str:
+    """Returns the text, and below it one line for each suggestion."""
+    lines = [text]
+    for number, blank in enumerate(suggestions, start=1):
+        if len(suggestions) > 1:
+            lines.append(f"  blank {number}")
+        lines += [f"  {100 * suggestion.probability:5.1f} %  {suggestion.token}" for suggestion in blank]
+    return "\n".join(lines)
