@@ -3,7 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup lint format test
+.PHONY: setup lint format test pretrain
+
+# Where `make pretrain` puts its tokenizer, rows and run; another corpus or configuration by
+#   make pretrain RUN=runs/mine INPUT='texts/*.txt' GIN_FILE=gin_configs/pretrain/mini.gin
+RUN ?= runs/pydocs
+INPUT ?= pydocs
+GIN_FILE ?= gin_configs/pretrain/quick.gin
 
 setup: $(VENV)/.installed
 
@@ -23,3 +29,13 @@ format: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+# Every step says so and does nothing where its result is there already; the training resumes where it was.
+pretrain: setup
+	$(BIN)/python -m launch.train_tokenizer --input='$(INPUT)' --kind=wordpiece --vocab_size=8192 --output=$(RUN)/tokenizer
+	$(BIN)/python -m launch.prepare --input='$(INPUT)' --tokenizer=$(RUN)/tokenizer --seq_len=128 --output=$(RUN)/rows
+	$(BIN)/python -m launch.pretrain --gin_file=$(GIN_FILE) --data_dir=$(RUN)/rows --workdir=$(RUN)/model
+	$(BIN)/python -m launch.fill_mask --model=$(RUN)/model --top_k=3 \
+	    --text='Return the [MASK] of the array.' \
+	    --text='If the file does not exist, an exception is [MASK].' \
+	    --text='A new object is [MASK] for each call of the function.'

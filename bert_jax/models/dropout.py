@@ -7,8 +7,10 @@ micro-batches, devices or processes.
 import jax
 import jax.numpy as jnp
 
-# Sixteen random bits decide each element: half the cost of 32, and a rate that is exact to 1/65536.
-_RESOLUTION = 1 << 16
+# Sixteen random bits decide each element, and make the rate exact to 1/65536. Each 32-bit draw is cut in two: asked for
+# 16-bit numbers, JAX computes 32 bits for each and throws half of them away.
+_BITS = 16
+_RESOLUTION = 1 << _BITS
 
 
 def row_keys(key: jax.Array, rows: jax.Array) -> jax.Array:
@@ -40,6 +42,8 @@ def dropout(inputs: jax.Array, rate: float, keys: jax.Array | None) -> jax.Array
     threshold = round(rate * _RESOLUTION)
     if keys is None or threshold == 0:
         return inputs
-    bits = jax.vmap(lambda key: jax.random.bits(key, inputs.shape[1:], jnp.uint16))(keys)
+    *outer, last = inputs.shape[1:]
+    words = jax.vmap(lambda key: jax.random.bits(key, (*outer, -(-last // 2)), jnp.uint32))(keys)
+    bits = jnp.concatenate([words & (_RESOLUTION - 1), words >> _BITS], axis=-1)[..., :last]
     scale = jnp.asarray(_RESOLUTION / (_RESOLUTION - threshold), inputs.dtype)
     return jnp.where(bits >= threshold, inputs * scale, jnp.zeros((), inputs.dtype))

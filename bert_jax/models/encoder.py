@@ -159,5 +159,6 @@ class BertEncoder(nnx.Module):
         if policy is not None:
             apply_layer = jax.checkpoint(apply_layer, policy=policy, prevent_cse=False)
         indices = jnp.arange(self.num_hidden_layers)
-        hidden, _ = jax.lax.scan(apply_layer, hidden, (parameters, indices), unroll=min(self.execution.unroll, self.num_hidden_layers))
+        unroll = min(self.execution.unroll, self.num_hidden_layers)
+        hidden, _ = jax.lax.scan(apply_layer, hidden, (parameters, indices), unroll=unroll)
         return hidden

@@ -25,7 +25,7 @@ CHARACTER_COVERAGE = 0.9995
 # The trainer skips lines of more bytes than it is told; texts are cut to this many characters so that none is skipped.
 _LONGEST_LINE = 500
 # The trainer holds its text in memory, some 20 bytes a character: at most this many lines, drawn from longer texts.
-_MOST_LINES = 200_000
+_MOST_LINES = 100_000
 # The trainer sums in one order per number of threads: a constant, whatever the machine, keeps the result the same.
 _TRAINING_THREADS = 8
 
