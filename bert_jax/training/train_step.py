@@ -89,7 +89,7 @@ def make_train_step(
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = task.metrics(statistics)
-        metrics["grad_norm"] = optax.global_norm(gradients)
+        metrics["grad_norm"] = optax.tree.norm(gradients)
         metrics["learning_rate"] = learning_rate(state.step)
         return TrainState(params, opt_state, state.step + 1), metrics
 
