@@ -58,9 +58,7 @@ def measure(config: BertConfig, batch_size: int, arguments: argparse.Namespace) 
     )
     create = jax.jit(lambda key: create_train_state(task.init(key), optimizer), out_shardings=replicated(mesh))
     state = create(jax.random.key(0))
-    train_step = make_train_step(
-        task, optimizer, schedule, seed=0, accumulation_steps=arguments.accumulation_steps
-    )
+    train_step = make_train_step(task, optimizer, schedule, seed=0, accumulation_steps=arguments.accumulation_steps)
 
     def abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

@@ -53,9 +53,9 @@ class BertConfig:
             "type_vocab_size",
         ):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if not _is_count(value):
                 raise UserError(f"BertConfig.{name} must be a positive whole number, not {value!r}")
-        if self.vocab_size is not None and (not isinstance(self.vocab_size, int) or self.vocab_size < 1):
+        if self.vocab_size is not None and not _is_count(self.vocab_size):
             raise UserError(f"BertConfig.vocab_size must be a positive whole number or None, not {self.vocab_size!r}")
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
@@ -66,8 +66,12 @@ class BertConfig:
             raise UserError(f"BertConfig.hidden_act must be one of {', '.join(ACTIVATIONS)}, not {self.hidden_act!r}")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise UserError(f"BertConfig.{name} must be at least 0 and below 1, not {value!r}")
+            if not isinstance(value, int | float) or not 0 <= value < 1:
+                raise UserError(f"BertConfig.{name} must be a number, at least 0 and below 1, not {value!r}")
+        for name in ("initializer_range", "layer_norm_eps"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < 1:
+                raise UserError(f"BertConfig.{name} must be a number between 0 and 1, not {value!r}")
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as a dict of JSON values."""
@@ -81,6 +85,10 @@ class BertConfig:
         if unknown:
             raise UserError(f"unknown field of the architecture: {', '.join(unknown)}")
         return cls(**fields)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _sizes(hidden_size: int, num_hidden_layers: int) -> dict[str, int]:

@@ -4,16 +4,20 @@ A launcher defines its flags on a FlagValues of its own, so that several can be 
 and a user's mistake becomes one line on standard error and exit code 2.
 """
 
+import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import flags
+from absl import flags, logging
 
 from bert_jax.errors import TrainingError, UserError
 
 FAILED = 1
 USER_ERROR = 2
 INTERRUPTED = 130
+# What the machine says, and no programming mistake: no room, or no permission to write.
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def run(
@@ -30,6 +34,14 @@ def run(
         define_flags: adds the launcher's flags to the given FlagValues.
         execute: the work; returns an exit code, or None for success.
     """
+    # Orbax logs every exception with its traceback, from threads too, before it raises it; here it becomes one line.
+    logging.set_verbosity(logging.FATAL)
+    # TensorFlow greets with what its build can do, and has kernels that are of no use here; errors still get through.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    # Progress is seen at once, in a pipe too, and not lost with a killed process.
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(line_buffering=True)
     values = flags.FlagValues()
     flags.DEFINE_bool("help", False, "Print this help and exit.", short_name="h", flag_values=values)
     define_flags(values)
@@ -45,6 +57,10 @@ def run(
         return _fail(error, USER_ERROR)
     except TrainingError as error:
         return _fail(error, FAILED)
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        return _fail(UserError(f"cannot write {error.filename or 'a file'}: {error.strerror}"), USER_ERROR)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

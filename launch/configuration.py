@@ -1,8 +1,14 @@
 """Gin: the one place where the library's plain dataclasses become configurable by files and parameters."""
 
+import collections.abc
+import contextlib
+import inspect
+import os
 import pathlib
 import re
-from collections.abc import Sequence
+import types
+import typing
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gin
@@ -14,67 +20,147 @@ from bert_jax.models.execution import Execution
 from bert_jax.tasks.pretraining_recipe import Phase, Pretrain
 from bert_jax.training.recipe import Optimizer, Schedule
 
-_CONFIGURABLE = {
-    "BertConfig": BertConfig,
-    "Optimizer": Optimizer,
-    "Schedule": Schedule,
-    "Masking": Masking,
-    "Execution": Execution,
-    "Phase": Phase,
-    "pretrain": Pretrain,
-}
-_WRAPPED = {
-    name: gin.external_configurable(cls, name=name, module="bert_jax") for name, cls in _CONFIGURABLE.items()
-}
+_KINDS = {int: "a whole number", float: "a number", str: "a string", bool: "True or False", type(None): "None"}
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+gin.add_config_file_search_path(str(REPOSITORY))
+# Files are read from the file system only. Gin would also take a path for that of a Python package, which fails on
+# gin_configs/ where the repository is on Python's path, and logs each place where it found nothing.
+gin.config._FILE_READERS[:] = [(open, os.path.isfile)]
+
+
+def _configurable(name: str, cls: type) -> Callable[..., Any]:
+    """Makes a dataclass known to gin, as a function of the same signature that checks the types of its values."""
+    hints = typing.get_type_hints(cls)
+    required = [
+        parameter.name
+        for parameter in inspect.signature(cls).parameters.values()
+        if parameter.default is parameter.empty
+    ]
+
+    def make(**values: Any) -> Any:
+        place = "/".join([*gin.current_scope(), name])
+        missing = [parameter for parameter in required if parameter not in values]
+        if missing:
+            raise UserError(f"{place} needs a value for {', '.join(missing)}: bind {place}.{missing[0]}")
+        for parameter, value in values.items():
+            _check_type(f"{place}.{parameter}", value, hints[parameter])
+        return cls(**values)
+
+    make.__signature__ = inspect.signature(cls)
+    return gin.external_configurable(make, name=name, module="bert_jax")
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    """Raises a UserError unless a value is of the type that a field declares."""
+    union = isinstance(hint, types.UnionType)
+    allowed = typing.get_args(hint) if union else (hint,)
+    for one in allowed:
+        if typing.get_origin(one) is collections.abc.Sequence:
+            (element,) = typing.get_args(one)
+            if isinstance(value, list | tuple) and all(isinstance(item, element) for item in value):
+                return
+        elif isinstance(value, bool):
+            if one is bool:
+                return
+        elif isinstance(value, int | float if one is float else one):
+            return
+    wanted = " or ".join(
+        _KINDS.get(one) or f"a list such as [@first/{typing.get_args(one)[0].__name__}()]" for one in allowed
+    )
+    raise UserError(f"{name} must be {wanted}, not {value!r}")
+
+
+_PARTS = {
+    "model": _configurable("BertConfig", BertConfig),
+    "optimizer": _configurable("Optimizer", Optimizer),
+    "schedule": _configurable("Schedule", Schedule),
+    "masking": _configurable("Masking", Masking),
+    "execution": _configurable("Execution", Execution),
+}
+_PHASE = _configurable("Phase", Phase)
+_PRETRAIN = _configurable("pretrain", Pretrain)
 
 
 def load_pretrain(gin_files: Sequence[str], gin_params: Sequence[str]) -> tuple[Pretrain, str]:
     """Reads the configuration of a pre-training run.
 
     Args:
-        gin_files: paths; includes are looked for beside the working directory and in the repository.
+        gin_files: paths; they and their includes are looked for in the working directory, then in the repository.
         gin_params: bindings such as "pretrain.steps=200", which win over the files.
 
     Returns:
         The recipe, and the operative configuration as text, for the record.
+
+    Raises:
+        UserError: a file is missing or cannot be parsed, a name is unknown, a value is wrong, or a binding is not
+            used by anything.
     """
+    # Nothing from the record of an earlier call in this process; later bindings win over earlier ones.
     gin.clear_config()
-    gin.add_config_file_search_path(str(REPOSITORY))
     for path in gin_files:
         if not pathlib.Path(path).is_file() and not (REPOSITORY / path).is_file():
             raise UserError(f"--gin_file={path}: no such file")
-    # Nothing from the record of an earlier call in this process; later bindings win over earlier ones.
-    _parse(lambda: gin.parse_config_files_and_bindings(list(gin_files), list(gin_params), finalize_config=False))
-    # Every part is made by gin, whether or not the run's own bindings mention it, so that no binding is ignored.
-    parts: dict[str, Any] = {
-        "model": _WRAPPED["BertConfig"],
-        "optimizer": _WRAPPED["Optimizer"],
-        "schedule": _WRAPPED["Schedule"],
-        "masking": _WRAPPED["Masking"],
-        "execution": _WRAPPED["Execution"],
-    }
-    recipe = _parse(lambda: _WRAPPED["pretrain"](**{name: make() for name, make in parts.items()}))
+    with _readable_errors():
+        gin.parse_config_files_and_bindings(list(gin_files), None, finalize_config=False)
+    for binding in gin_params:
+        with _readable_errors(f"--gin_param={binding}"):
+            gin.parse_config(binding)
+    with _readable_errors():
+        # Every part is made by gin, whether or not the run's own bindings mention it, so that no binding is ignored.
+        recipe = _PRETRAIN(**{name: make() for name, make in _PARTS.items()})
+    _check_all_used()
     return recipe, gin.operative_config_str()
 
 
-def _parse(call: Any) -> Any:
-    """Runs something of gin's; what users got wrong becomes one line."""
+def _check_all_used() -> None:
+    """Raises a UserError for a binding that decided nothing, such as one of a scope that no reference names."""
+    used = gin.config._OPERATIVE_CONFIG
+    for (scope, selector), values in gin.config._CONFIG.items():
+        if selector == "gin.macro":
+            continue
+        # A binding without scope is also used by the calls within one.
+        calls = [
+            given
+            for (called_scope, called), given in used.items()
+            if called == selector and (not scope or f"{called_scope}/".startswith(f"{scope}/"))
+        ]
+        for parameter in values:
+            if not any(parameter in given for given in calls):
+                name = "/".join(filter(None, [scope, selector.rpartition(".")[2]]))
+                raise UserError(f"nothing uses the binding of {name}.{parameter}: remove it, or refer to @{name}()")
+
+
+@contextlib.contextmanager
+def _readable_errors(place: str = "") -> Iterator[None]:
+    """Turns what gin says about a user's mistake into one line.
+
+    Args:
+        place: where the bindings are from, if not from a file.
+    """
     try:
-        return call()
-    except UserError:
-        raise
+        yield
+    except UserError as error:
+        # Gin adds lines that say within which call it happened.
+        raise UserError(str(error).split("\n")[0]) from error
     except SyntaxError as error:
-        where = f"{error.filename}:{error.lineno}: " if error.filename else ""
-        raise UserError(f"{where}cannot parse the configuration: {error.msg}: {(error.text or '').strip()}") from error
-    except (ValueError, TypeError, AttributeError, OSError, RuntimeError, KeyError) as error:
-        raise UserError(_readable(str(error))) from error
+        where = f"{error.filename}:{error.lineno}" if error.filename else place
+        what = (error.msg or "").rstrip(".:")
+        raise UserError(f"{where}: cannot parse the configuration: {what}: {(error.text or '').strip()!r}") from error
+    except Exception as error:  # gin raises what its parts and the modules that a file imports lead it to
+        raise UserError(_readable(str(error), place)) from error
 
 
-def _readable(message: str) -> str:
+def _readable(message: str, place: str) -> str:
     """Rearranges gin's message, whose place comes at the end, into place: what."""
     message = " ".join(message.split())
     message = re.sub(r"No configurable matching '([^']+)'", r"unknown name '\1' in the configuration", message)
-    place = re.search(r'In file "([^"]+)", line (\d+)', message)
-    what = re.split(r" In (?:file|bindings|call)", message)[0].rstrip(" .:")
-    return f"{place[1]}:{place[2]}: {what}" if place else f"configuration: {what}"
+    message = re.sub(r"Unable to open file: (\S+)\. Searched.*\]\.", r"cannot find the file \1", message)
+    message = re.sub(
+        r"^macro\(\) missing .* In call to configurable '[^']*' \(.*\) in scope '([^']+)'.*",
+        r"the macro %\1 has no value",
+        message,
+    )
+    if found := re.search(r'In file "([^"]+)", line (\d+)', message):
+        place = f"{found[1]}:{found[2]}"
+    what = re.split(r" In (?:file|bindings|call)| No values supplied by Gin", message)[0].rstrip(" .:")
+    return f"{place or 'configuration'}: {what}"

@@ -3,7 +3,9 @@
 Example: python -m launch.pretrain --gin_file=gin_configs/pretrain/tiny.gin --data_dir=rows_128 --workdir=runs/tiny
 """
 
+import contextlib
 import dataclasses
+import os
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,6 +20,8 @@ from bert_jax.text.tokenizers import load_tokenizer
 from bert_jax.training.run_identity import check_identity, read_identity, write_identity
 from launch.command import run
 from launch.configuration import load_pretrain
+
+CURVES_FILE = "curves.png"
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -43,21 +47,24 @@ def execute(values: flags.FlagValues) -> int:
     if not values.data_dir:
         raise UserError("--data_dir is missing: make rows with python -m launch.prepare")
     recipe, operative_config = load_pretrain(values.gin_file, values.gin_param)
-    profile_steps = _parse_profile(values.profile)
-    if values.init_from and not pathlib.Path(values.init_from).is_dir():
-        raise UserError(f"--init_from={values.init_from}: no such directory")
-    stores = {store.recipe.seq_len: store for store in _open_stores(values.data_dir, recipe)}
-    tokenizer = load_tokenizer(next(iter(stores.values())).tokenizer_directory)
+    opened = list(_open_stores(values.data_dir))
+    stores = {store.recipe.seq_len: store for store in opened}
+    tokenizer = load_tokenizer(opened[0].tokenizer_directory)
     recipe = _with_vocabulary(recipe, stores, tokenizer)
-    phases = recipe.plan(list(stores))
+    phases = recipe.plan([store.recipe.seq_len for store in opened])
+    total_steps = sum(phase.steps for phase in phases)
+    profile_steps = _parse_profile(values.profile, total_steps)
 
     # ---- The folder: new, or of this very run.
     data = {f"rows_{length}": store.fingerprint for length, store in sorted(stores.items())}
     identity = recipe.identity(phases, {"tokenizer": tokenizer.fingerprint, **data})
     workdir = pathlib.Path(values.workdir)
-    saved_identity = _claim_workdir(workdir, recipe, identity, len(phases), values.allow_schedule_change)
-    if saved_identity and values.init_from:
-        raise UserError(f"--init_from is for new runs, and {workdir} holds one: leave it out, or use another --workdir")
+    saved_identity = read_identity(workdir)
+    identity["init_from"] = init_from = _source_of_weights(values.init_from, workdir, saved_identity)
+    _check_workdir(workdir, saved_identity, identity, recipe, len(phases), values.allow_schedule_change)
+    _make_directory("workdir", workdir)
+    if values.compilation_cache_dir:
+        _make_directory("compilation_cache_dir", pathlib.Path(values.compilation_cache_dir))
 
     # ---- The devices. From here on, imports are slow.
     import jax
@@ -86,7 +93,6 @@ def execute(values: flags.FlagValues) -> int:
     task = PreTraining(recipe.model, execution=recipe.execution)
     learning_rate = build_phased_schedule(recipe.schedule, recipe.learning_rate, phases)
     optimizer = build_optimizer(recipe.optimizer, learning_rate)
-    total_steps = sum(phase.steps for phase in phases)
 
     def create(key: jax.Array):
         return create_train_state(task.init(key), optimizer)
@@ -97,20 +103,29 @@ def execute(values: flags.FlagValues) -> int:
     abstract_state = jax.tree.map(lay_out, jax.eval_shape(create, jax.random.key(recipe.seed)))
     parameters = count_parameters(abstract_state.params, recipe.model.vocab_size)
     print(f"{parameters:,} parameters on {jax.device_count()} {jax.devices()[0].platform} device(s)")
+
+    def begin():
+        state = jax.jit(create, out_shardings=replicated(mesh))(jax.random.key(recipe.seed))
+        return state._replace(params=_initialize_from(init_from, state.params)) if init_from else state
+
+    # A new run takes its folder only when nothing more can be wrong with what was asked for.
+    state = None if saved_identity else begin()
+    if saved_identity != identity:
+        write_identity(workdir, identity)
     checkpoints = CheckpointStore(workdir, recipe.keep_checkpoints)
     restored = checkpoints.restore_latest(abstract_state)
     if restored:
         start_step, state = restored
         if start_step >= total_steps:
-            print(f"the run in {workdir} is complete: {start_step} of {total_steps} steps")
             checkpoints.close()
+            if not (workdir / CURVES_FILE).exists():
+                draw_curves(workdir / METRICS_FILE, workdir / CURVES_FILE)
+            print(f"the run in {workdir} is complete: {start_step} of {total_steps} steps")
             return 0
         print(f"resuming from step {start_step}")
     else:
-        start_step = 0
-        state = jax.jit(create, out_shardings=replicated(mesh))(jax.random.key(recipe.seed))
-        if values.init_from:
-            state = state._replace(params=_initialize_from(values.init_from, state.params))
+        # Stopped before its first checkpoint, a run begins again.
+        start_step, state = 0, state or begin()
     writer = MetricWriter(workdir)
     writer.cut(start_step)
 
@@ -118,7 +133,7 @@ def execute(values: flags.FlagValues) -> int:
     compiled = _compile_phases(recipe, phases, stores, tokenizer, task, optimizer, learning_rate, abstract_state, mesh)
 
     # ---- The loop.
-    with listen_for_stop() as stop:
+    with contextlib.closing(checkpoints), contextlib.closing(writer), listen_for_stop() as stop:
         state, validation = train(
             state=state,
             phases=compiled,
@@ -128,11 +143,10 @@ def execute(values: flags.FlagValues) -> int:
             checkpoint_files=_files(stores, operative_config),
             writer=writer,
             stop=stop,
+            train_seconds=checkpoints.train_seconds(start_step),
             profile=Profile(*profile_steps, str(workdir / "profile")) if profile_steps else None,
         )
-    writer.close()
-    checkpoints.close()
-    draw_curves(workdir / METRICS_FILE, workdir / "curves.png")
+    draw_curves(workdir / METRICS_FILE, workdir / CURVES_FILE)
     step = int(state.step)
     if step < total_steps:
         print(f"stopped by {stop.signal.name} after step {step}: saved; the same command resumes")
@@ -145,16 +159,18 @@ def execute(values: flags.FlagValues) -> int:
     return 0
 
 
-def _parse_profile(text: str | None) -> tuple[int, int] | None:
+def _parse_profile(text: str | None, total_steps: int) -> tuple[int, int] | None:
     if text is None:
         return None
     start, _, steps = text.partition(":")
     if not (start.isdigit() and steps.isdigit() and int(steps) > 0):
         raise UserError(f"--profile={text}: must be START:STEPS, such as 100:10")
+    if int(start) + int(steps) > total_steps:
+        raise UserError(f"--profile={text}: reaches over the end of the run, which has {total_steps} steps")
     return int(start), int(steps)
 
 
-def _open_stores(directories: Sequence[str], recipe: Pretrain) -> Iterator[RowStore]:
+def _open_stores(directories: Sequence[str]) -> Iterator[RowStore]:
     tokenizer = None
     for directory in directories:
         store = open_rows(directory)
@@ -184,11 +200,27 @@ def _with_vocabulary(recipe: Pretrain, stores: dict[int, RowStore], tokenizer: T
     return recipe
 
 
-def _claim_workdir(
-    workdir: pathlib.Path, recipe: Pretrain, identity: dict, num_phases: int, allow_schedule_change: bool
-) -> dict | None:
-    """Makes the folder, or checks that the run in it is this one; returns the identity that was there."""
-    saved = read_identity(workdir)
+def _source_of_weights(given: str | None, workdir: pathlib.Path, saved: dict | None) -> str | None:
+    """Returns whose weights the run begins with; a run that was stopped is resumed with the flag or without it."""
+    source = str(pathlib.Path(given).absolute()) if given else None
+    if not saved:
+        if source and not pathlib.Path(source).is_dir():
+            raise UserError(f"--init_from={given}: no such directory")
+        return source
+    if source not in (None, saved.get("init_from")):
+        raise UserError(f"--init_from is for new runs, and {workdir} holds one: leave it out, or use another --workdir")
+    return saved.get("init_from")
+
+
+def _check_workdir(
+    workdir: pathlib.Path,
+    saved: dict | None,
+    identity: dict,
+    recipe: Pretrain,
+    num_phases: int,
+    allow_schedule_change: bool,
+) -> None:
+    """Raises a UserError unless the folder is new, or holds this very run."""
     if saved:
         check_identity(
             workdir,
@@ -200,23 +232,27 @@ def _claim_workdir(
         )
     elif workdir.is_dir() and any(workdir.iterdir()):
         raise UserError(f"--workdir={workdir} holds files, but no run: give an empty or a new folder")
+
+
+def _make_directory(flag: str, path: pathlib.Path) -> None:
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make --workdir={workdir}: {error.strerror or error}") from error
-    if saved != identity:
-        write_identity(workdir, identity)
-    return saved
+        raise UserError(f"cannot make --{flag}={path}: {error.strerror or error}; give another") from error
+    if not os.access(path, os.W_OK):
+        raise UserError(f"cannot write to --{flag}={path}: no permission; give another")
 
 
 def _initialize_from(source: str, params):
+    import jax
+
     from bert_jax.training.checkpoints import open_model
     from bert_jax.training.initialization import load_matching
 
-    params, report = load_matching(params, open_model(source).load_parameters(), source)
+    loaded, report = load_matching(params, open_model(source).load_parameters(), source)
     print(f"weights of {source}:")
     print("\n".join(report.lines()))
-    return params
+    return jax.device_put(loaded, jax.tree.map(lambda leaf: leaf.sharding, params))
 
 
 def _compile_phases(recipe, phases: Sequence[Phase], stores, tokenizer, task, optimizer, rate, abstract_state, mesh):

@@ -108,7 +108,7 @@ def test_bad_values_are_user_errors(fields, message):
 
 
 def test_unknown_names_are_user_errors():
-    with pytest.raises(UserError, match="'huge'.*tiny, mini"):
+    with pytest.raises(UserError, match=r"'huge'.*tiny, mini"):
         preset("huge")
     with pytest.raises(UserError, match="hidden_width"):
         BertConfig.from_json({"hidden_width": 3})

@@ -1,7 +1,7 @@
 """Rows to batches: the batch of step s is a function of (rows, seed, s) alone.
 
-Rows are read at random by their index. The order of an epoch is a stateless permutation, so that any step can be reached
-without replaying those before it, and each host can read just its own rows of every batch.
+Rows are read at random by their index. The order of an epoch is a stateless permutation, so that any step can be
+reached without replaying those before it, and each host can read just its own rows of every batch.
 """
 
 import dataclasses
@@ -15,6 +15,10 @@ from bert_jax.data.masking import Vocabulary, mask_batch, max_predictions_per_ro
 from bert_jax.data.masking_recipe import Masking
 
 NumpyBatch = dict[str, np.ndarray]
+
+# The pipeline computes on the host: TensorFlow would otherwise take the accelerators' memory away from JAX.
+for _kind in ("GPU", "TPU"):
+    tf.config.set_visible_devices([], _kind)
 
 # Keeps the draws of the order apart from those of the masks, which begin from the same seed.
 _ORDER_STREAM = np.int64(1)
@@ -34,8 +38,8 @@ class RowReader(Protocol):
 class BatchMaker:
     """Turns row indices into masked batches.
 
-    A batch is a dict of arrays: input_ids, token_type_ids, position_ids, segment_ids (0 = padding, k = k-th packed pair)
-    int32 `[batch, length]`; masked_positions, masked_ids int32 and masked_weights float32 `[batch, predictions]`;
+    A batch is a dict of arrays: input_ids, token_type_ids, position_ids, segment_ids (0 is padding, k the k-th packed
+    pair) int32 `[batch, length]`; masked_positions, masked_ids int32 and masked_weights float32 `[batch, predictions]`;
     cls_positions, next_sentence_labels int32 and next_sentence_weights float32 `[batch, pairs]`.
 
     Attributes:
@@ -181,7 +185,9 @@ class BatchMaker:
 
         position_ids = tf.where(used, positions - of_token(starts), 0)
         is_second = used & (position_ids >= of_token(first))
-        is_special = (position_ids == 0) | (position_ids == of_token(first) - 1) | (position_ids == of_token(lengths) - 1)
+        is_special = (
+            (position_ids == 0) | (position_ids == of_token(first) - 1) | (position_ids == of_token(lengths) - 1)
+        )
 
         pair_ids = features["pair_ids"]
         draws = pair_draws(

@@ -1,7 +1,7 @@
 """Which tokens are hidden from the model, and what stands in their place (Devlin et al. 2018, section 3.1).
 
-All graph ops over a whole batch. The draws of a pair depend on (seed, epoch, pair id) alone, so that neither packing nor
-the batch's size, the number of hosts or an interruption changes them.
+All graph ops over a whole batch. The draws of a pair depend on (seed, epoch, pair id) alone, so that neither packing
+nor the batch's size, the number of hosts or an interruption changes them.
 """
 
 import dataclasses
@@ -78,8 +78,8 @@ def choose_tokens(
     Returns:
         Booleans `[batch, length]`.
     """
-    # Order the row by pair, then by score; what may not be chosen goes last. A token's rank within its pair is its place
-    # in that order less the number of candidates in earlier pairs.
+    # Order the row by pair, then by score; what may not be chosen goes last. A token's rank within its pair is its
+    # place in that order less the number of candidates in earlier pairs.
     order = tf.argsort(_sort_key(scores, candidates, pair_index, max_pairs), axis=1, stable=True)
     rank = tf.argsort(order, axis=1)
     membership = tf.one_hot(tf.where(candidates, pair_index, -1), max_pairs, dtype=tf.int32)
@@ -117,11 +117,16 @@ def choose_words(
     # The first candidate after something that cannot be masked begins a word too, whatever piece it is.
     begins = candidates & (begins | ~tf.pad(candidates, [[0, 0], [1, 0]])[:, :-1])
     word = tf.where(candidates, tf.cumsum(tf.cast(begins, tf.int32), axis=1), 0)
-    sizes = tf.reduce_sum(tf.one_hot(word, length + 1, dtype=tf.int32), axis=1)
-    sizes = tf.where(tf.range(length + 1)[None] == 0, 0, sizes)
-    starts = tf.reduce_max(
-        tf.where(begins[:, :, None], tf.one_hot(word, length + 1, dtype=tf.int32) * positions[:, :, None], 0), axis=1
-    )
+    # Words by number: how many pieces each has, and where its first piece is. Word 0 is what may not be chosen.
+    batch_size = tf.shape(scores)[0]
+    flat = tf.reshape(word + tf.range(batch_size)[:, None] * (length + 1), [-1])
+
+    def by_word(values: tf.Tensor) -> tf.Tensor:
+        sums = tf.math.unsorted_segment_sum(tf.reshape(values, [-1]), flat, batch_size * (length + 1))
+        return tf.reshape(sums, [batch_size, length + 1])
+
+    sizes = by_word(tf.cast(candidates, tf.int32))
+    starts = by_word(tf.where(begins, positions, 0))
     word_scores = tf.gather(scores, tf.gather(starts, word, batch_dims=1), batch_dims=1)
     order = tf.argsort(_sort_key(word_scores, candidates, pair_index, max_pairs), axis=1, stable=True)
 

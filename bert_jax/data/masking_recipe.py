@@ -26,11 +26,13 @@ class Masking:
     static: bool = False
 
     def __post_init__(self):
+        for name in ("masked_lm_prob", "mask_share", "keep_share"):
+            if not isinstance(getattr(self, name), int | float):
+                raise UserError(f"Masking.{name} must be a number, not {getattr(self, name)!r}")
         if not 0 < self.masked_lm_prob < 1:
             raise UserError(f"Masking.masked_lm_prob must lie between 0 and 1, not {self.masked_lm_prob!r}")
-        if self.max_predictions_per_pair is not None and self.max_predictions_per_pair < 1:
-            raise UserError(
-                f"Masking.max_predictions_per_pair must be at least 1, not {self.max_predictions_per_pair!r}"
-            )
+        most = self.max_predictions_per_pair
+        if most is not None and (not isinstance(most, int) or most < 1):
+            raise UserError(f"Masking.max_predictions_per_pair must be a positive whole number or None, not {most!r}")
         if min(self.mask_share, self.keep_share) < 0 or self.mask_share + self.keep_share > 1:
             raise UserError("Masking.mask_share and Masking.keep_share must not be negative, nor exceed 1 together")

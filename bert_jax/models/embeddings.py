@@ -52,7 +52,7 @@ class BertEmbeddings(nnx.Module):
         Returns:
             `[batch, length, hidden]`.
         """
-        # Two or so token types: a product with a one-hot matrix spares the gather and, above all, its scatter backwards.
+        # Two or so token types: a product with a one-hot matrix spares the gather and above all its scatter backwards.
         types = jax.nn.one_hot(token_type_ids, self.config.type_vocab_size, dtype=self.token_type_embeddings.dtype)
         type_table = self.token_type_embeddings.embedding[...].astype(types.dtype)
         summed = self.word_embeddings(input_ids) + self.position_embeddings(position_ids) + types @ type_table

@@ -155,10 +155,13 @@ class BertEncoder(nnx.Module):
             layer_parameters, index = layer
             return nnx.merge(graph, layer_parameters)(hidden, mask, fold_in_each(keys, index)), None
 
+        unroll = min(self.execution.unroll, self.num_hidden_layers)
         policy = REMAT_POLICIES[self.execution.remat]
         if policy is not None:
-            apply_layer = jax.checkpoint(apply_layer, policy=policy, prevent_cse=False)
+            # A loop keeps forward and backward apart; without one the compiler would merge the recomputation with what
+            # it repeats, and keep all of it after all.
+            no_loop = unroll == self.num_hidden_layers
+            apply_layer = jax.checkpoint(apply_layer, policy=policy, prevent_cse=no_loop)
         indices = jnp.arange(self.num_hidden_layers)
-        unroll = min(self.execution.unroll, self.num_hidden_layers)
         hidden, _ = jax.lax.scan(apply_layer, hidden, (parameters, indices), unroll=unroll)
         return hidden

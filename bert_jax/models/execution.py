@@ -1,4 +1,7 @@
-"""How a model is computed, as opposed to what it computes. Importable without JAX, so that settings are checked first."""
+"""How a model is computed, as opposed to what it computes.
+
+Importable without JAX, so that settings are checked first.
+"""
 
 import dataclasses
 from typing import Any

@@ -42,7 +42,7 @@ class Functional:
         return getattr(nnx.merge(self._graph, state), method)(*arguments, **keywords)
 
     def logical_axes(self) -> Parameters:
-        """For each parameter the names of its axes, None for one that is never cut; stacked leaves begin with layers."""
+        """For each parameter the names of its axes, None for one that is never cut; stacked ones begin with layers."""
 
         def names(variable: nnx.Variable) -> tuple[str | None, ...]:
             axes = tuple(variable.get_metadata().get("logical_axes", ()))

@@ -6,8 +6,8 @@ import numpy as np
 class PreTrainingBaselines:
     """Scores of constant answers on batches.
 
-    For the masked tokens: always the most frequent token of the training rows (accuracy), and their unigram distribution
-    (loss). For the pairs: always the more frequent label of the batches themselves.
+    For the masked tokens: always the most frequent token of the training rows (accuracy), and their unigram
+    distribution (loss). For the pairs: always the more frequent label of the batches themselves.
     """
 
     def __init__(self, counts: np.ndarray):
@@ -30,7 +30,7 @@ class PreTrainingBaselines:
         )
 
     def metrics(self) -> dict[str, float]:
-        """Returns mlm_accuracy_baseline, mlm_loss_baseline (nats) and, where pairs are labelled, nsp_accuracy_baseline."""
+        """Returns mlm_accuracy_baseline, mlm_loss_baseline (nats) and, if pairs are labelled, nsp_accuracy_baseline."""
         correct, loss, tokens, random_next, pairs = self._sums
         metrics = {"mlm_accuracy_baseline": correct / max(tokens, 1), "mlm_loss_baseline": loss / max(tokens, 1)}
         if pairs:

@@ -16,7 +16,7 @@ from bert_jax.training.task import Batch, Scalars
 class PreTraining:
     """The two pre-training tasks as one: the mean masked-LM loss plus the mean next-sentence loss."""
 
-    term_weights: Mapping[str, float] = {"mlm": 1.0, "nsp": 1.0}  # noqa: RUF012
+    term_weights: Mapping[str, float] = {"mlm": 1.0, "nsp": 1.0}
 
     def __init__(self, config: BertConfig, *, execution: Execution | None = None):
         """Describes the model; see `BertModel` for the arguments."""
@@ -64,7 +64,7 @@ class PreTraining:
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array, weights: jax.Array, term: str) -> Scalars:
     # Written with comparisons and reductions, which fuse: a gather of the labels' logits would be a scatter into an
-    # array of the logits' size backwards, and XLA's argmax does not vectorise (together a tenth of a tiny model's step).
+    # array of the logits' size backwards, and XLA's argmax does not vectorise (together a tenth of a tiny step).
     classes = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
     label_logits = jnp.sum(jnp.where(classes == labels[..., None], logits, 0.0), axis=-1)
     maxima = jax.lax.stop_gradient(jnp.max(logits, axis=-1))

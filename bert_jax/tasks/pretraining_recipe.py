@@ -75,10 +75,10 @@ class Pretrain:
     eval_rows: int | None = None
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
-    masking: Masking = Masking()
-    execution: Execution = Execution()
+    optimizer: Optimizer = Optimizer()  # noqa: RUF009 (frozen)
+    schedule: Schedule = Schedule()  # noqa: RUF009 (frozen)
+    masking: Masking = Masking()  # noqa: RUF009 (frozen)
+    execution: Execution = Execution()  # noqa: RUF009 (frozen)
 
     def __post_init__(self):
         single = [name for name in ("steps", "batch_size", "accumulation_steps") if getattr(self, name) is not None]
@@ -89,7 +89,11 @@ class Pretrain:
                 _require_count(f"pretrain.{name}", getattr(self, name))
             if self.accumulation_steps is not None:
                 _require_count("pretrain.accumulation_steps", self.accumulation_steps)
-        elif not self.phases or not all(isinstance(phase, Phase) for phase in self.phases):
+        elif (
+            not isinstance(self.phases, list | tuple)
+            or not self.phases
+            or not all(isinstance(phase, Phase) for phase in self.phases)
+        ):
             raise UserError("pretrain.phases must be a list of phases, such as [@first/Phase(), @second/Phase()]")
         for name in ("log_every", "checkpoint_every", "keep_checkpoints"):
             _require_count(f"pretrain.{name}", getattr(self, name))

@@ -1,27 +1,32 @@
 """Checkpoints: the state by orbax, and beside it all that another machine needs to use it.
 
-A run's folder holds checkpoints/STEP/, each with three items: `state`, the arrays; `run`, JSON that says what they are (the
-architecture, what must match on resuming, the metrics); and `files`, the tokenizer and the configuration as they were.
-Saving is asynchronous, and an unfinished save is never taken for a checkpoint.
+A run's folder holds checkpoints/STEP/, each with three items: `state`, the arrays; `run`, JSON that says what they are
+(the architecture, what must match on resuming, the metrics, checksums of the arrays); and `files`, the tokenizer and
+the configuration as they were. Saving is asynchronous, and an unfinished save is never taken for a checkpoint.
 """
 
+import contextlib
 import dataclasses
+import json
+import os
 import pathlib
+import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from bert_jax.errors import TrainingError, UserError
+from bert_jax.training.checksums import tree_checksums
 
 DIRECTORY = "checkpoints"
 DAMAGED_DIRECTORY = "damaged_checkpoints"
 _STATE, _RUN, _FILES = "state", "run", "files"
+_RUN_FILE = "metadata"  # what orbax's JsonCheckpointHandler calls its file
 # The metric by which the best checkpoint is told, of the validation split.
 BEST_METRIC = "loss"
 
@@ -52,6 +57,23 @@ class FilesSave(ocp.args.CheckpointArgs):
     files: Mapping[str, bytes]
 
 
+class _LatestAndBest:
+    """Orbax's question which checkpoints to keep, answered: the latest few, and the one with the lowest loss."""
+
+    def __init__(self, keep: int, losses: Mapping[int, float]):
+        self._keep = keep
+        self._losses = losses
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        del context
+        steps = sorted(checkpoint.step for checkpoint in checkpoints)
+        kept = set(steps[-self._keep :])
+        evaluated = [step for step in steps if step in self._losses]
+        if evaluated:
+            kept.add(min(evaluated, key=self._losses.__getitem__))
+        return [checkpoint.step in kept for checkpoint in checkpoints]
+
+
 class CheckpointStore:
     """The checkpoints of one run.
 
@@ -59,20 +81,24 @@ class CheckpointStore:
     """
 
     def __init__(self, workdir: str | pathlib.Path, keep: int):
-        """Opens the store of a run's folder and removes unfinished saves."""
-        self._workdir = epath.Path(workdir)
-        self._directory = epath.Path(pathlib.Path(workdir).absolute() / DIRECTORY)
+        """Opens the store of a run's folder and removes unfinished saves.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        self._workdir = pathlib.Path(workdir).absolute()
+        self._directory = self._workdir / DIRECTORY
         self._keep = keep
+        # Orbax forgets the metrics of the checkpoints that it finds; our JSON beside them does not.
+        self._losses: dict[int, float] = {}
         self._manager = self._open()
+        for step in self.steps():
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+                self._losses[step] = float(_read_run(self._directory / str(step))["validation"][BEST_METRIC])
 
     def _open(self) -> ocp.CheckpointManager:
-        latest = preservation_policy.LatestN(self._keep)
-        best = preservation_policy.BestN(
-            get_metric_fn=lambda metrics: -metrics[BEST_METRIC], n=1, keep_checkpoints_without_metrics=False
-        )
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=preservation_policy.AnyPreservationPolicy([latest, best]),
-            cleanup_tmp_directories=True,
+            preservation_policy=_LatestAndBest(self._keep, self._losses), cleanup_tmp_directories=True
         )
         registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
         for name, save, restore, handler in (
@@ -82,7 +108,8 @@ class CheckpointStore:
             registry.add(name, save, handler)
             registry.add(name, restore, handler)
         registry.add(_FILES, FilesSave, FilesHandler())
-        return ocp.CheckpointManager(self._directory, options=options, handler_registry=registry)
+        with self._saving():
+            return ocp.CheckpointManager(epath.Path(self._directory), options=options, handler_registry=registry)
 
     def steps(self) -> list[int]:
         """The steps that have a finished checkpoint, in order."""
@@ -90,9 +117,11 @@ class CheckpointStore:
 
     def best_loss(self) -> float | None:
         """The lowest validation loss among the checkpoints that have one."""
-        infos = [self._manager.metrics(step) for step in self.steps()]
-        losses = [metrics[BEST_METRIC] for metrics in infos if metrics]
-        return min(losses, default=None)
+        return min((self._losses[step] for step in self.steps() if step in self._losses), default=None)
+
+    def train_seconds(self, step: int) -> float:
+        """How long the run had trained up to this step; 0 where it has no checkpoint."""
+        return _read_run(self._directory / str(step)).get("train_seconds", 0.0) if step in self.steps() else 0.0
 
     def save(
         self,
@@ -110,64 +139,125 @@ class CheckpointStore:
             run: JSON values.
             files: content by relative path.
             validation: metrics of the validation split at this step, if it was evaluated.
+
+        Raises:
+            TrainingError: the state holds a number that is not finite.
+            UserError: this save or the one before it could not be written.
         """
-        try:
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),
-                    run=ocp.args.JsonSave({**run, "step": step, "validation": dict(validation) if validation else None}),
-                    files=FilesSave(files),
-                ),
-                metrics=dict(validation) if validation else None,
+        # An update can overflow although its loss and gradients did not; such a state would only be found out one step
+        # later, when it has taken the place of a good one.
+        checksums, is_finite = tree_checksums(state)
+        if not is_finite:
+            raise TrainingError(
+                f"the update of step {step} left parameters or moments that are not finite: stopped; checkpoints"
+                " before it are kept. Lower pretrain.learning_rate and begin a new --workdir (--init_from takes their"
+                " weights)"
             )
-        except OSError as error:
-            raise UserError(f"cannot save a checkpoint to {self._directory}: {error.strerror or error}") from error
+        if validation:
+            self._losses[step] = validation[BEST_METRIC]
+        record = {**run, "step": step, "validation": dict(validation) if validation else None, "checksums": checksums}
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(record), files=FilesSave(files)
+        )
+        with self._saving():
+            self._manager.save(step, args=items)
 
     def wait(self) -> None:
-        """Waits until the last save is finished."""
-        try:
+        """Waits until the last save is finished; raises a UserError if it could not be written."""
+        with self._saving():
             self._manager.wait_until_finished()
-        except OSError as error:
-            raise UserError(f"cannot save a checkpoint to {self._directory}: {error.strerror or error}") from error
+
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[None]:
+        """Says in the user's terms why a checkpoint cannot be written."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            reason = _system_error(error)
+            if reason is None:
+                raise
+            raise UserError(
+                f"cannot write to {self._directory}: {reason}; make room there, or give another --workdir"
+            ) from error
 
     def restore_latest(self, abstract_state: Any) -> tuple[int, Any] | None:
-        """Restores the newest checkpoint that can be read; damaged ones are moved aside, and said so.
+        """Restores the newest checkpoint that can be read; damaged ones after it are moved aside, and said so.
 
         Args:
             abstract_state: shapes, dtypes and shardings.
 
         Returns:
             The step and the state, or None where there is no checkpoint.
+
+        Raises:
+            TrainingError: there are checkpoints, and none can be read; they are left where they are.
         """
+        damaged: dict[int, str] = {}
         for step in reversed(self.steps()):
             try:
-                args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
-                return step, self._manager.restore(step, args=args)[_STATE]
+                state = self._restore(step, abstract_state)
             except Exception as error:  # orbax and tensorstore raise whatever the damage leads them to
-                reason = " ".join(str(error).split())[:200]
-                print(f"checkpoint {step} is damaged ({reason}): falling back to the one before", file=sys.stderr)
-                self._set_aside(step)
-        if (self._workdir / DAMAGED_DIRECTORY).exists() and not self.steps():
+                damaged[step] = " ".join(str(error).split())[:200]
+                continue
+            for other, reason in damaged.items():
+                print(f"checkpoint {other} is damaged ({reason}): falling back to the one before", file=sys.stderr)
+            if damaged:
+                self._set_aside(damaged)
+            return step, state
+        if damaged:
+            newest = max(damaged)
             raise TrainingError(
-                f"no checkpoint in {self._directory} can be read; they lie in {self._workdir / DAMAGED_DIRECTORY}:"
-                " start again in a new --workdir"
+                f"no checkpoint in {self._directory} can be read; the newest, {newest}, fails with: {damaged[newest]};"
+                " restore the folder, or start again in a new --workdir"
             )
         return None
 
-    def _set_aside(self, step: int) -> None:
+    def _restore(self, step: int, abstract_state: Any) -> Any:
+        checksums = _read_run(self._directory / str(step))["checksums"]
+        for item in (_STATE, _FILES):
+            if not (self._directory / str(step) / item).is_dir():
+                raise ValueError(f"{item} is missing")
+        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
+        state = self._manager.restore(step, args=arguments)[_STATE]
+        _check(state, checksums)
+        return state
+
+    def _set_aside(self, damaged: Mapping[int, str]) -> None:
         self._manager.close()
-        damaged = pathlib.Path(self._workdir) / DAMAGED_DIRECTORY
-        damaged.mkdir(exist_ok=True)
-        target = damaged / str(step)
-        if target.exists():
-            shutil.rmtree(target)
-        shutil.move(self._directory / str(step), target)
+        directory = self._workdir / DAMAGED_DIRECTORY
+        directory.mkdir(exist_ok=True)
+        for step in damaged:
+            target = directory / str(step)
+            if target.exists():
+                shutil.rmtree(target)
+            shutil.move(self._directory / str(step), target)
+            self._losses.pop(step, None)
         self._manager = self._open()
 
     def close(self) -> None:
         """Waits for the last save and lets go of the directory."""
-        self._manager.close()
+        with self._saving():
+            self._manager.close()
+
+
+def _read_run(checkpoint: pathlib.Path) -> dict[str, Any]:
+    return json.loads((checkpoint / _RUN / _RUN_FILE).read_text())
+
+
+def _check(tree: Any, checksums: Mapping[str, int], prefix: str = "") -> None:
+    """Raises a ValueError that names an array which is not as it was saved."""
+    found, _ = tree_checksums(tree)
+    for name, checksum in found.items():
+        if checksums.get(prefix + name) != checksum:
+            raise ValueError(f"{prefix}{name} is not as it was saved: its checksum differs")
+
+
+def _system_error(error: Exception) -> str | None:
+    """What the operating system said, as orbax passes it on, or tensorstore in its text; None if it did not."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    code = re.search(r"\[os_error_code='(\d+)'", str(error))
+    return os.strerror(int(code[1])) if code else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +281,16 @@ class SavedModel:
 
         Args:
             abstract_parameters: shapes, dtypes and shardings; as saved, on the first device, if None.
+
+        Raises:
+            UserError: the checkpoint is damaged.
         """
+        try:
+            return self._load_parameters(abstract_parameters)
+        except Exception as error:  # orbax and tensorstore raise whatever the damage leads them to
+            raise UserError(f"{self.path} is damaged: {' '.join(str(error).split())[:200]}; use another one") from error
+
+    def _load_parameters(self, abstract_parameters: Any | None) -> Any:
         with ocp.PyTreeCheckpointer() as checkpointer:
             metadata = checkpointer.metadata(self.path / _STATE).item_metadata.tree["params"]
             if abstract_parameters is None:
@@ -203,7 +302,9 @@ class SavedModel:
             arguments = ocp.args.PyTreeRestore(
                 item, restore_args=ocp.checkpoint_utils.construct_restore_args(item), partial_restore=True
             )
-            return checkpointer.restore(self.path / _STATE, arguments)["params"]
+            parameters = checkpointer.restore(self.path / _STATE, arguments)["params"]
+        _check(parameters, self.run["checksums"], "params/")
+        return parameters
 
 
 def open_model(path: str | pathlib.Path, step: str = "latest") -> SavedModel:
@@ -224,24 +325,22 @@ def open_model(path: str | pathlib.Path, step: str = "latest") -> SavedModel:
     )
     if not candidates:
         raise UserError(f"no model at {path}: it holds no finished checkpoint; give the --workdir of a training run")
-    opened = [_open_checkpoint(path / DIRECTORY / str(candidate)) for candidate in candidates]
     if step == "latest":
-        return opened[0]
+        return _open_checkpoint(path / DIRECTORY / str(candidates[0]))
     if step == "best":
+        opened = [_open_checkpoint(path / DIRECTORY / str(candidate)) for candidate in candidates]
         evaluated = [model for model in opened if model.run.get("validation")]
         if not evaluated:
             raise UserError(f"{path} has no checkpoint with a validation loss: use the latest")
         return min(evaluated, key=lambda model: model.run["validation"][BEST_METRIC])
-    for model in opened:
-        if str(model.step) == step:
-            return model
+    if step in map(str, candidates):
+        return _open_checkpoint(path / DIRECTORY / step)
     raise UserError(f"{path} has no checkpoint of step {step}: it has {', '.join(map(str, reversed(candidates)))}")
 
 
 def _open_checkpoint(path: pathlib.Path) -> SavedModel:
     try:
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
-            run = checkpointer.restore(path / _RUN)
+        run = _read_run(path)
         return SavedModel(step=run["step"], run=run, files=path / _FILES, path=path)
-    except Exception as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"{path} is not a readable checkpoint: {' '.join(str(error).split())[:200]}") from error

@@ -1,13 +1,16 @@
 """Ahead-of-time compilation: every shape that a run needs is compiled before its first step."""
 
+import collections
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from bert_jax.training.task import Task
+
+# Evaluation steps under way at once: enough to hide the transfers, few enough to bound their memory.
+_IN_FLIGHT = 4
 
 StepFunction = Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]
 
@@ -47,9 +50,17 @@ class CompiledEvaluation:
 
     def __call__(self, params: Any, batches: Any) -> dict[str, float]:
         """Returns the task's metrics over all batches; sums are taken in float64."""
-        pending = [self._step(params, batch) for batch in batches]
-        totals: dict[str, np.float64] = {}
-        for statistics in jax.device_get(pending):
-            for name, value in statistics.items():
-                totals[name] = totals.get(name, np.float64(0)) + np.float64(value)
+        totals: collections.defaultdict[str, float] = collections.defaultdict(float)
+        pending: collections.deque[Any] = collections.deque()
+
+        def fetch() -> None:
+            for name, value in jax.device_get(pending.popleft()).items():
+                totals[name] += float(value)
+
+        for batch in batches:
+            pending.append(self._step(params, batch))
+            if len(pending) > _IN_FLIGHT:
+                fetch()
+        while pending:
+            fetch()
         return {name: float(value) for name, value in self._task.metrics(totals).items()}

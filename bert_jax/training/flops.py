@@ -1,13 +1,14 @@
 """How much arithmetic a training step is, by formula, and how much a chip could do.
 
-Only matrix products are counted, two operations per multiply-add, and three times the forward pass for forward and backward
-together (Kaplan et al. 2020; Chowdhery et al. 2022, appendix B); what rematerialisation repeats is not counted.
+Only matrix products are counted, two operations per multiply-add, and three times the forward pass for forward and
+backward together (Kaplan et al. 2020; Chowdhery et al. 2022, appendix B); what rematerialisation repeats is not
+counted.
 """
 
 from bert_jax.config import BertConfig
 
-# Peak dense bfloat16 FLOP/s of one device as JAX counts devices, by the beginning of `device_kind`; from the vendors' data
-# sheets. The first that fits counts.
+# Peak dense bfloat16 FLOP/s of one device as JAX counts devices, by the beginning of `device_kind`; from the vendors'
+# data sheets. The first that fits counts.
 PEAK_FLOPS = {
     "TPU v2": 23e12,
     "TPU v3": 61.5e12,

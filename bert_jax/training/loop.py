@@ -1,8 +1,9 @@
 """The training loop, the same for every task: steps, log, evaluation, checkpoints, stopping.
 
 Steps are dispatched without waiting for their results; metrics are fetched a few steps later. Two orders must not be
-changed: the metrics up to a step are fetched, found finite and on disk before its checkpoint is begun; and the validation
-line of a step is on disk before its checkpoint, since the log of a resumed run is cut after the checkpoint's step.
+changed: the metrics up to a step are fetched, found finite and on disk before its checkpoint is begun; and the
+validation line of a step is on disk before its checkpoint, since the log of a resumed run is cut after the checkpoint's
+step.
 """
 
 import collections
@@ -22,6 +23,9 @@ from bert_jax.training.checkpoints import BEST_METRIC, CheckpointStore
 from bert_jax.training.interruption import StopRequest
 from bert_jax.training.metric_writers import MetricWriter
 from bert_jax.training.train_state import TrainState
+
+# How long the training steps so far took, without evaluations and saves: in validation lines and in checkpoints.
+TRAIN_SECONDS = "train_seconds"
 
 # Steps that may be under way while metrics are not yet fetched: enough to hide the fetch, few enough to bound memory.
 _IN_FLIGHT = 2
@@ -73,7 +77,8 @@ class Profile:
 class _Reporter:
     """Fetches metrics late, checks them, writes them, and shows them on the bar."""
 
-    def __init__(self, writer: MetricWriter, log_every: int, first_step: int, total_steps: int):
+    def __init__(self, writer: MetricWriter, log_every: int, first_step: int, total_steps: int, train_seconds: float):
+        self.train_seconds = train_seconds
         self._writer = writer
         self._log_every = log_every
         self._pending: collections.deque[tuple[int, CompiledPhase, jax.Array]] = collections.deque()
@@ -110,6 +115,7 @@ class _Reporter:
         step, phase, vector = self._pending.popleft()
         values = dict(zip(phase.metric_names, np.asarray(vector).tolist(), strict=True))
         now = time.perf_counter()
+        self.train_seconds += now - self._fetched_at
         values["tokens_per_second"] = values.pop("tokens") / (now - self._fetched_at)
         self._fetched_at = now
         if not np.isfinite(values["loss"]) or not np.isfinite(values["grad_norm"]):
@@ -137,6 +143,7 @@ def train(
     checkpoint_files: Mapping[str, bytes],
     writer: MetricWriter,
     stop: StopRequest,
+    train_seconds: float = 0.0,
     profile: Profile | None = None,
 ) -> tuple[TrainState, dict[str, float] | None]:
     """Trains from the state's step to the end of the last phase, or until asked to stop.
@@ -150,6 +157,7 @@ def train(
         checkpoint_files: files saved with each.
         writer: of the log.
         stop: looked at after every step.
+        train_seconds: spent in training steps up to the state's step, by the runs before this one.
         profile: steps to trace.
 
     Returns:
@@ -160,10 +168,14 @@ def train(
     """
     step = int(state.step)
     total_steps = sum(phase.steps for phase in phases)
-    reporter = _Reporter(writer, cadence.log_every, step, total_steps)
+    reporter = _Reporter(writer, cadence.log_every, step, total_steps, train_seconds)
     best_loss = checkpoints.best_loss()
     saved_step = step if step in checkpoints.steps() else None
     validation = None
+
+    def save(judged: Mapping[str, float] | None) -> None:
+        record = {**checkpoint_run, TRAIN_SECONDS: reporter.train_seconds}
+        checkpoints.save(step, state, record, checkpoint_files, judged)
 
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(reporter.close)
@@ -190,7 +202,7 @@ def train(
                 if phase.evaluate and (is_last or _due(step, cadence.eval_every)):
                     reporter.flush()
                     validation = phase.evaluate(state.params)
-                    writer.write(step, "validation", validation)
+                    writer.write(step, "validation", {**validation, TRAIN_SECONDS: reporter.train_seconds})
                     reporter.say(f"step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in validation.items()))
                     reporter.restart_clock()
                 # Phases have validation rows of their own, whose losses do not compare: the last phase's decide.
@@ -198,13 +210,13 @@ def train(
                 is_best = judged is not None and (best_loss is None or judged[BEST_METRIC] < best_loss)
                 if is_last or is_best or _due(step, cadence.checkpoint_every):
                     reporter.flush()
-                    checkpoints.save(step, state, checkpoint_run, checkpoint_files, judged)
+                    save(judged)
                     saved_step = step
                     best_loss = judged[BEST_METRIC] if is_best else best_loss
                     reporter.restart_clock()
         reporter.flush()
         if saved_step != step:
-            checkpoints.save(step, state, checkpoint_run, checkpoint_files, None)
+            save(None)
         checkpoints.wait()
     return state, validation
 

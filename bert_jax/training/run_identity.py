@@ -16,7 +16,7 @@ def read_identity(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
     path = pathlib.Path(workdir) / IDENTITY_FILE
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}): restore it, or use another --workdir") from error

@@ -31,8 +31,8 @@ def loss_and_gradients(
 ) -> tuple[Scalars, Any]:
     """Returns a batch's statistics and the gradients of its loss, the same however the batch is cut.
 
-    The loss is the sum over terms t of term_weights[t] * sum_t / W_t, where W_t totals the term's weights over the whole
-    batch.
+    The loss is the sum over terms t of term_weights[t] * sum_t / W_t, where W_t totals the term's weights over the
+    whole batch.
 
     Args:
         task: says what the loss is.
@@ -42,7 +42,10 @@ def loss_and_gradients(
         accumulation_steps: number of micro-batches; must divide the batch.
     """
     totals = task.loss_weights(batch)
-    scales = {term: weight / jnp.maximum(totals[term], 1.0) for term, weight in task.term_weights.items()}
+    # A term without weight in this batch has no loss in it, rather than a division by zero.
+    scales = {
+        term: weight / jnp.where(totals[term] == 0, 1.0, totals[term]) for term, weight in task.term_weights.items()
+    }
     batch_size = next(iter(batch.values())).shape[0]
     rows = jnp.arange(batch_size)
 

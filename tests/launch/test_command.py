@@ -1,0 +1,71 @@
+"""How launchers begin and end: flags, one line for a mistake, exit codes."""
+
+import errno
+
+import pytest
+from absl import flags
+
+from bert_jax.errors import TrainingError, UserError
+from launch.command import run
+
+
+def _define(values: flags.FlagValues) -> None:
+    flags.DEFINE_integer("count", 1, "How many.", flag_values=values)
+
+
+def _raises(error: BaseException):
+    def execute(values):
+        raise error
+
+    return execute
+
+
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (143, 143)])
+def test_what_is_returned_is_the_exit_code(returned, code):
+    assert run(["x", "--count=3"], "A launcher.", _define, lambda values: returned) == code
+
+
+def test_flags_reach_the_work():
+    seen = []
+    run(["x", "--count=3"], "A launcher.", _define, lambda values: seen.append(values.count))
+    run(["x"], "A launcher.", _define, lambda values: seen.append(values.count))
+    assert seen == [3, 1]
+
+
+def test_help(capsys):
+    assert run(["x", "--help"], "A launcher.", _define, _raises(AssertionError())) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("A launcher.") and "--count" in output
+
+
+@pytest.mark.parametrize("argument", ["--number=3", "--count=many", "3"])
+def test_wrong_flags(capsys, argument):
+    assert run(["x", argument], "A launcher.", _define, _raises(AssertionError())) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("a\n  b"), 2, "error: a b\n"),
+        (TrainingError("diverged"), 1, "error: diverged\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "x.png"),
+            2,
+            "error: cannot write x.png: No space left on device\n",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied"), 2, "error: cannot write a file: Permission denied\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_failures_are_one_line(capsys, error, code, line):
+    assert run(["x"], "A launcher.", _define, _raises(error)) == code
+    assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), FileNotFoundError(errno.ENOENT, "No such file", "x")])
+def test_mistakes_of_the_program_keep_their_traceback(error):
+    with pytest.raises(type(error)):
+        run(["x"], "A launcher.", _define, _raises(error))

@@ -1,0 +1,144 @@
+"""Gin: every binding is honoured or refused, and what is wrong with it is said with its place."""
+
+import pathlib
+
+import pytest
+
+from bert_jax.config import BertConfig
+from bert_jax.errors import UserError
+from bert_jax.tasks.pretraining_recipe import Phase
+from launch.configuration import REPOSITORY, load_pretrain
+
+_RUN = ["pretrain.steps = 3", "pretrain.batch_size = 2"]
+
+
+def _line(files=(), params=()) -> str:
+    with pytest.raises(UserError) as error:
+        load_pretrain(files, params)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_bindings_of_every_part_are_honoured():
+    recipe, record = load_pretrain(
+        [],
+        [
+            *_RUN,
+            "BertConfig.hidden_size = 24",
+            "BertConfig.num_attention_heads = 2",
+            "Optimizer.kind = 'lamb'",
+            "Schedule.kind = 'constant'",
+            "Masking.whole_word = True",
+            "Execution.dtype = 'bfloat16'",
+            "pretrain.learning_rate = 1",
+            "pretrain.eval_rows = None",
+        ],
+    )
+    assert recipe.model == BertConfig(hidden_size=24, num_attention_heads=2)
+    assert (recipe.steps, recipe.batch_size, recipe.learning_rate) == (3, 2, 1)
+    assert (recipe.optimizer.kind, recipe.schedule.kind, recipe.masking.whole_word) == ("lamb", "constant", True)
+    assert recipe.execution.dtype == "bfloat16"
+    for text in ("BertConfig.hidden_size = 24", "Masking.whole_word = True", "pretrain.steps = 3"):
+        assert text in record
+
+
+def test_phases():
+    shared = [
+        "Phase.batch_size = 2",
+        "first/Phase.seq_len = 32",
+        "second/Phase.seq_len = 64",
+        "Phase.steps = %N",
+        "N = 7",
+    ]
+    recipe, _ = load_pretrain([], [*shared, "pretrain.phases = [@first/Phase(), @second/Phase()]"])
+    assert list(recipe.phases) == [Phase(32, 2, 7), Phase(64, 2, 7)]
+    assert "exclude each other" in _line([], [*shared, *_RUN, "pretrain.phases = [@first/Phase(), @second/Phase()]"])
+
+
+def test_later_bindings_win_and_nothing_is_left_of_an_earlier_call(tmp_path):
+    one, two = tmp_path / "one.gin", tmp_path / "two.gin"
+    one.write_text("pretrain.steps = 3\npretrain.batch_size = 2\npretrain.seed = 1\n")
+    two.write_text("pretrain.steps = 4\n")
+    recipe, _ = load_pretrain([str(one), str(two)], ["pretrain.batch_size = 8"])
+    assert (recipe.steps, recipe.batch_size, recipe.seed) == (4, 8, 1)
+    assert load_pretrain([], _RUN)[0].seed == 0
+
+
+@pytest.mark.parametrize(
+    "path", sorted(path.relative_to(REPOSITORY) for path in REPOSITORY.glob("gin_configs/pretrain/*"))
+)
+def test_the_shipped_files_load_from_any_directory(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    recipe, _ = load_pretrain([str(path)], [])
+    assert recipe.model.vocab_size is None
+    assert load_pretrain([str(REPOSITORY / path)], [])[0] == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "what"),
+    [
+        ("\n\npretrain.stepz = 3\n", 3, "stepz"),
+        ("pretrain.seed = 1\nnowhere.steps = 3\n", 2, "unknown name 'nowhere'"),
+        ("pretrain.seed = \n", 1, "cannot parse"),
+        ("pretrain.seed = 1\npretrain.seed 2\n", 2, "cannot parse"),
+        ("include 'nowhere.gin'\n", 1, "cannot find the file nowhere.gin"),
+        ("import nowhere_at_all\n", 1, "nowhere_at_all"),
+        ("pretrain.steps = @nowhere()\n", 1, "nowhere"),
+    ],
+)
+def test_a_mistake_in_a_file_has_its_place(tmp_path, monkeypatch, capfd, text, line, what):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("run.gin").write_text(text)
+    message = _line(["run.gin"], _RUN)
+    assert message.startswith(f"run.gin:{line}: ") and what in message
+    assert capfd.readouterr().err == ""
+
+
+def test_a_mistake_in_an_included_file_names_that_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("inner.gin").write_text("\npretrain.stepz = 3\n")
+    pathlib.Path("outer.gin").write_text("include 'inner.gin'\n")
+    assert "inner.gin:2" in _line(["outer.gin"], _RUN)
+
+
+def test_a_missing_file():
+    assert _line(["nowhere.gin"]) == "--gin_file=nowhere.gin: no such file"
+
+
+@pytest.mark.parametrize(
+    ("binding", "what"),
+    [
+        ("pretrain.stepz = 3", "--gin_param=pretrain.stepz = 3: "),
+        ("nowhere.steps = 3", "unknown name 'nowhere'"),
+        ("pretrain.seed =", "cannot parse"),
+        ("pretrain.seed", "cannot parse"),
+        ("pretrain.seed = %nowhere", "%nowhere"),
+        ("pretrain.steps = 'many'", "pretrain.steps must be a whole number or None, not 'many'"),
+        ("pretrain.steps = 1e3", "pretrain.steps must be a whole number or None, not 1000.0"),
+        ("pretrain.steps = True", "pretrain.steps"),
+        ("pretrain.steps = 0", "pretrain.steps"),
+        ("pretrain.learning_rate = '1e-3'", "pretrain.learning_rate must be a number, not '1e-3'"),
+        ("pretrain.learning_rate = -1", "learning_rate"),
+        ("pretrain.phases = 3", "pretrain.phases must be a list such as [@first/Phase()] or None, not 3"),
+        ("pretrain.phases = [@Phase()]", "Phase needs a value for seq_len, batch_size, steps"),
+        ("Masking.masked_lm_prob = 'x'", "Masking.masked_lm_prob must be a number"),
+        ("Masking.whole_word = 'no'", "Masking.whole_word must be True or False"),
+        ("BertConfig.initializer_range = 'x'", "BertConfig.initializer_range must be a number"),
+        ("BertConfig.layer_norm_eps = None", "BertConfig.layer_norm_eps must be a number"),
+        ("BertConfig.hidden_size = 15", "must divide"),
+        ("Optimizer.kind = 'sgd'", "Optimizer.kind must be one of"),
+        # What would decide nothing: a scope that no reference names, and a part that the launcher puts together.
+        ("other/BertConfig.hidden_size = 24", "nothing uses the binding of other/BertConfig.hidden_size"),
+        ("Phase.steps = 3", "nothing uses the binding of Phase.steps"),
+        ("pretrain.optimizer = @other/Optimizer()", "nothing uses the binding of pretrain.optimizer"),
+    ],
+)
+def test_a_wrong_binding_is_one_line(capfd, binding, what):
+    # A rate's range is looked at when the run is planned.
+    if binding == "pretrain.learning_rate = -1":
+        recipe, _ = load_pretrain([], [*_RUN, binding])
+        with pytest.raises(UserError, match=what):
+            recipe.plan([32])
+        return
+    assert what in _line([], [*_RUN, binding])
+    assert capfd.readouterr().err == ""

@@ -1,0 +1,100 @@
+"""The pre-training loss against numpy, and its independence of how pairs are packed and padded."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax.config import BertConfig
+from bert_jax.tasks.pretraining import PreTraining, _cross_entropy
+
+VOCAB_SIZE = 50
+
+
+@pytest.fixture(scope="module")
+def task():
+    return PreTraining(
+        BertConfig(
+            vocab_size=VOCAB_SIZE,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=24,
+            max_position_embeddings=32,
+            initializer_range=0.3,
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def params(task):
+    return jax.jit(task.init)(jax.random.key(0))
+
+
+def test_packing_and_padding_change_no_loss_and_no_gradient(task, params, random_pairs, lay_out):
+    pairs = random_pairs(6, VOCAB_SIZE)
+    layouts = [
+        lay_out([[pair] for pair in pairs], length=12, predictions=3, max_pairs=1),
+        lay_out([pairs[3:5], pairs[5:], pairs[:3], []], length=40, predictions=10, max_pairs=4),
+    ]
+
+    @jax.jit
+    def compute(params, batch):
+        def loss(params):
+            sums, statistics = task.loss(params, batch, None)
+            return sums["mlm"] + 3 * sums["nsp"], statistics
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    (alone, statistics), gradients = compute(params, layouts[0])
+    assert statistics["mlm_weight"] == sum(len(pair.masked) for pair in pairs) and statistics["nsp_weight"] == 6
+    (packed, its_statistics), its_gradients = compute(params, layouts[1])
+    np.testing.assert_allclose(packed, alone, rtol=1e-5)
+    for name, value in statistics.items():
+        np.testing.assert_allclose(its_statistics[name], value, rtol=1e-5, err_msg=name)
+    for one, other in zip(jax.tree.leaves(its_gradients), jax.tree.leaves(gradients), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5 * float(np.abs(other).max()) + 2e-6)
+
+
+def test_weights_depend_on_the_batch_alone(task, random_pairs, lay_out):
+    batch = lay_out([random_pairs(2, VOCAB_SIZE), []], length=24, predictions=6, max_pairs=2)
+    weights = task.loss_weights(batch)
+    assert weights == {"mlm": batch["masked_weights"].sum(), "nsp": 2}
+    assert weights.keys() == task.term_weights.keys()
+
+
+def test_cross_entropy_against_numpy():
+    random = np.random.default_rng(0)
+    logits = (10 * random.normal(size=(4, 3, 8))).astype(np.float32)
+    logits[..., 6:] = -np.inf
+    # Two equal maxima: the first one counts.
+    logits[0, 0, [1, 4]] = 99
+    labels = random.integers(0, 6, (4, 3))
+    labels[0, 0] = 1
+    weights = random.random((4, 3)).astype(np.float32)
+    weights[2] = 0
+    exact = logits.astype(np.float64)
+    losses = np.logaddexp.reduce(exact, -1) - np.take_along_axis(exact, labels[..., None], -1)[..., 0]
+    arguments = (jnp.asarray(logits), jnp.asarray(labels), jnp.asarray(weights))
+    statistics = _cross_entropy(*arguments, "mlm")
+    np.testing.assert_allclose(statistics["mlm_sum"], (losses * weights).sum(), rtol=1e-5)
+    np.testing.assert_allclose(statistics["mlm_correct"], ((exact.argmax(-1) == labels) * weights).sum(), rtol=1e-6)
+    np.testing.assert_allclose(statistics["mlm_weight"], weights.sum(), rtol=1e-6)
+    gradient = jax.grad(lambda logits: _cross_entropy(logits, *arguments[1:], "mlm")["mlm_sum"])(arguments[0])
+    probabilities = np.exp(exact - np.logaddexp.reduce(exact, -1)[..., None])
+    expected = (probabilities - np.eye(8)[labels]) * weights[..., None]
+    np.testing.assert_allclose(gradient, expected, atol=1e-5)
+
+
+def test_metrics_of_sums_are_those_of_the_whole(task):
+    random = np.random.default_rng(1)
+    names = [f"{term}_{what}" for term in ("mlm", "nsp") for what in ("sum", "correct", "weight")]
+    pieces = [{name: float(random.integers(1, 50)) for name in [*names, "tokens"]} for _ in range(3)]
+    whole = {name: sum(piece[name] for piece in pieces) for name in pieces[0]}
+    metrics = task.metrics(whole)
+    assert metrics["mlm_loss"] == pytest.approx(whole["mlm_sum"] / whole["mlm_weight"])
+    assert metrics["nsp_accuracy"] == pytest.approx(whole["nsp_correct"] / whole["nsp_weight"])
+    assert metrics["loss"] == pytest.approx(metrics["mlm_loss"] + metrics["nsp_loss"])
+    assert metrics["tokens"] == whole["tokens"]
+    nothing = task.metrics(dict.fromkeys(whole, 0.0))
+    assert all(value == 0 for value in nothing.values())

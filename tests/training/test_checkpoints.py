@@ -1,0 +1,258 @@
+"""Checkpoints: what is saved comes back bit for bit or not at all, and the right ones are kept."""
+
+import errno
+import os
+import pathlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax.errors import TrainingError, UserError
+from bert_jax.training.checkpoints import CheckpointStore, open_model
+from bert_jax.training.train_state import TrainState
+
+
+def _state(number: float) -> TrainState:
+    params = {"dense": {"kernel": jax.random.normal(jax.random.key(3), (64, 33)) * number, "bias": jnp.arange(5.0)}}
+    return TrainState(params, {"mu": jnp.full((7, 2), number)}, jnp.int32(number))
+
+
+def _abstract(state: TrainState) -> TrainState:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
+
+
+def _equal(one, other) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+
+
+def _save(workdir: pathlib.Path, losses: dict[int, float | None], keep: int = 10) -> None:
+    store = CheckpointStore(workdir, keep)
+    for step, loss in losses.items():
+        validation = None if loss is None else {"loss": loss, "accuracy": 0.5}
+        store.save(step, _state(step), {"architecture": {"x": 1}}, {"tokenizer/vocab.txt": b"a\nb\n"}, validation)
+    store.close()
+
+
+def _steps(workdir: pathlib.Path) -> list[int]:
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> pathlib.Path:
+    """Checkpoints of steps 1, 2 and 3, of which 2 has the lowest loss; not to be changed."""
+    workdir = tmp_path_factory.mktemp("saved")
+    _save(workdir, {1: 3.0, 2: 2.0, 3: 2.5})
+    return workdir
+
+
+def test_the_newest_comes_back_bit_for_bit(saved):
+    store = CheckpointStore(saved, 10)
+    assert store.steps() == [1, 2, 3] and store.best_loss() == 2.0
+    step, state = store.restore_latest(_abstract(_state(1)))
+    assert step == 3 and _equal(state, _state(3))
+    store.close()
+
+
+def test_an_empty_folder(tmp_path):
+    store = CheckpointStore(tmp_path, 1)
+    assert store.restore_latest(_abstract(_state(1))) is None and store.best_loss() is None
+    store.close()
+
+
+def test_a_donated_state_may_be_overwritten_while_it_is_saved(tmp_path):
+    store = CheckpointStore(tmp_path, 10)
+    advance = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
+    state = {"w": jnp.zeros((512, 512))}
+    for step in range(1, 5):
+        state = advance(state)
+        store.save(step, state, {}, {}, None)
+    store.close()
+    store = CheckpointStore(tmp_path, 10)
+    for step in range(4, 0, -1):
+        found, restored = store.restore_latest(_abstract(state))
+        assert found == step and np.array_equal(restored["w"], np.full((512, 512), step))
+        store.close()
+        shutil.rmtree(tmp_path / f"checkpoints/{step}")
+        store = CheckpointStore(tmp_path, 10)
+    store.close()
+
+
+def test_the_last_and_the_best_are_kept(tmp_path):
+    _save(tmp_path, {1: 5.0, 2: 1.0, 3: 4.0, 4: None, 5: 3.0}, keep=2)
+    assert _steps(tmp_path) == [2, 4, 5]
+    # Also by a store that was opened later, and until a better one comes.
+    _save(tmp_path, {6: 2.0, 7: None, 8: None}, keep=2)
+    assert _steps(tmp_path) == [2, 7, 8]
+    _save(tmp_path, {9: 0.5, 10: None, 11: None}, keep=2)
+    assert _steps(tmp_path) == [9, 10, 11]
+    assert open_model(tmp_path, "best").step == 9
+
+
+def test_unfinished_saves_are_removed(tmp_path):
+    _save(tmp_path, {1: None})
+    shutil.copytree(tmp_path / "checkpoints/1", tmp_path / "checkpoints/2.orbax-checkpoint-tmp")
+    store = CheckpointStore(tmp_path, 1)
+    assert store.steps() == [1]
+    store.save(3, _state(3), {}, {}, None)
+    store.close()
+    assert _steps(tmp_path) == [3]
+
+
+def _damage(path: pathlib.Path, kind: str) -> None:
+    content = bytearray(path.read_bytes())
+    if kind == "missing":
+        path.unlink()
+    elif kind == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        content[len(content) // 2] ^= 0x41
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated", "flipped"])
+def test_damage_to_any_file_gives_the_same_numbers_or_those_of_the_checkpoint_before(tmp_path, capsys, saved, kind):
+    newest = saved / "checkpoints/3"
+    fell_back = set()
+    names = [path.relative_to(newest) for path in sorted(newest.rglob("*")) if path.is_file() and path.stat().st_size]
+    for number, name in enumerate(names):
+        workdir = tmp_path / str(number)
+        shutil.copytree(saved, workdir)
+        _damage(workdir / "checkpoints/3" / name, kind)
+        store = CheckpointStore(workdir, 10)
+        step, state = store.restore_latest(_abstract(_state(1)))
+        assert _equal(state, _state(step)), name
+        if step != 3:
+            fell_back.add(str(name))
+            assert step == 2 and "checkpoint 3 is damaged" in capsys.readouterr().err
+            assert store.steps() == [1, 2] and (workdir / "damaged_checkpoints/3").is_dir()
+        store.close()
+    # The file that holds the arrays, and the one that holds the checksums.
+    largest = max(names, key=lambda name: (newest / name).stat().st_size)
+    assert {str(largest), "run/metadata"} <= fell_back
+
+
+def test_several_damaged_ones(tmp_path, capsys, saved):
+    workdir = tmp_path / "run"
+    shutil.copytree(saved, workdir)
+    for step in (2, 3):
+        shutil.rmtree(workdir / f"checkpoints/{step}/state")
+    store = CheckpointStore(workdir, 10)
+    step, state = store.restore_latest(_abstract(_state(1)))
+    assert step == 1 and _equal(state, _state(1)) and capsys.readouterr().err.count("is damaged") == 2
+    # The one that had the lowest loss is gone, and a step that was lost can be saved again.
+    assert store.best_loss() == 3.0
+    store.save(2, _state(2), {}, {}, None)
+    store.close()
+    assert _steps(workdir) == [1, 2]
+
+
+def test_none_that_can_be_read(tmp_path, saved):
+    workdir = tmp_path / "run"
+    shutil.copytree(saved, workdir)
+    for step in (1, 2, 3):
+        shutil.rmtree(workdir / f"checkpoints/{step}/state")
+    for _ in range(2):
+        store = CheckpointStore(workdir, 10)
+        with pytest.raises(TrainingError, match=r"no checkpoint in .* can be read; the newest, 3, fails with"):
+            store.restore_latest(_abstract(_state(1)))
+        store.close()
+        assert _steps(workdir) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path, bad):
+    _save(tmp_path, {1: None})
+    store = CheckpointStore(tmp_path, 1)
+    state = _state(2)
+    state.params["dense"]["bias"] = state.params["dense"]["bias"].at[1].set(bad)
+    with pytest.raises(TrainingError, match=r"step 2 .* not finite"):
+        store.save(2, state, {}, {}, None)
+    store.close()
+    assert _steps(tmp_path) == [1]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        ValueError("RESOURCE_EXHAUSTED: Failed writing: \"x\": No space left on device [os_error_code='28']"),
+    ],
+    ids=["orbax", "tensorstore"],
+)
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch, error):
+    store = CheckpointStore(tmp_path, 1)
+
+    def fail(*arguments, **others):
+        raise error
+
+    for method, call in (
+        ("save", lambda: store.save(1, _state(1), {}, {}, None)),
+        ("wait_until_finished", store.wait),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(store._manager, method, fail)
+            with pytest.raises(UserError, match=r"^cannot write to .*checkpoints: No space left on device; make room"):
+                call()
+    store.close()
+
+
+def test_a_mistake_of_the_program_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):
+    store = CheckpointStore(tmp_path, 1)
+
+    def fail(*arguments, **others):
+        raise ValueError("a tree of another structure")
+
+    monkeypatch.setattr(store._manager, "save", fail)
+    with pytest.raises(ValueError, match="another structure"):
+        store.save(1, _state(1), {}, {}, None)
+    store.close()
+
+
+def test_a_model_by_its_run_or_a_copy_of_a_checkpoint(tmp_path, saved):
+    assert open_model(saved).step == open_model(saved, "latest").step == open_model(saved, "3").step == 3
+    assert open_model(saved, "best").step == open_model(str(saved), "2").step == 2
+    shutil.copytree(saved / "checkpoints/1", tmp_path / "elsewhere")
+    model = open_model(tmp_path / "elsewhere")
+    assert model.step == 1 and model.run["architecture"] == {"x": 1}
+    assert (model.files / "tokenizer/vocab.txt").read_bytes() == b"a\nb\n"
+    assert _equal(model.load_parameters(), _state(1).params)
+    assert _equal(model.load_parameters(_abstract(_state(1)).params), _state(1).params)
+
+
+def test_parameters_are_read_without_the_rest(saved):
+    parameters = open_model(saved).load_parameters()
+    assert set(parameters) == {"dense"} and _equal(parameters, _state(3).params)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"), [("9", "no checkpoint of step 9: it has 1, 2, 3"), ("newest", "no checkpoint of step newest")]
+)
+def test_a_step_that_is_not_there(saved, step, message):
+    with pytest.raises(UserError, match=message):
+        open_model(saved, step)
+
+
+def test_no_model(tmp_path, saved):
+    for path, message in ((tmp_path / "x", "no such directory"), (tmp_path, "no finished checkpoint")):
+        with pytest.raises(UserError, match=message):
+            open_model(path)
+    _save(tmp_path, {1: None})
+    with pytest.raises(UserError, match="no checkpoint with a validation loss"):
+        open_model(tmp_path, "best")
+
+
+def test_a_damaged_model(tmp_path, saved):
+    shutil.copytree(saved, tmp_path / "run")
+    checkpoint = tmp_path / "run/checkpoints/3"
+    arrays = max((path for path in (checkpoint / "state").rglob("*")), key=lambda path: path.stat().st_size)
+    _damage(arrays, "flipped")
+    with pytest.raises(UserError, match="checkpoints/3 is damaged"):
+        open_model(tmp_path / "run").load_parameters()
+    (checkpoint / "run/metadata").write_text("{")
+    with pytest.raises(UserError, match="checkpoints/3 is not a readable checkpoint"):
+        open_model(tmp_path / "run")
+    # The others are not looked at where they are not asked for.
+    assert open_model(tmp_path / "run", "2").step == 2
