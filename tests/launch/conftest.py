@@ -114,6 +114,7 @@ def read_log() -> Callable[..., list[dict]]:
         lines = [json.loads(line) for line in (pathlib.Path(workdir) / "metrics.jsonl").read_text().splitlines()]
         for line in lines:
             line.pop("tokens_per_second", None)
+            line.pop("train_seconds", None)
         return [line for line in lines if split in (None, line["split"])]
 
     return read

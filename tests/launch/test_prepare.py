@@ -89,7 +89,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("flags", "arrange", "message"), BAD, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("flags", "arrange", "message"), BAD, ids=[message for _, _, message in BAD])
 def test_bad_input_is_one_line(work, capsys, flags, arrange, message):
     if arrange:
         arrange()
