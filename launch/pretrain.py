@@ -18,6 +18,7 @@ from bert_jax.tasks.pretraining_recipe import Phase, Pretrain
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.tokenizers import load_tokenizer
 from bert_jax.training.run_identity import check_identity, read_identity, write_identity
+from bert_jax.training.run_lock import lock_run
 from launch.command import run
 from launch.configuration import load_pretrain
 
@@ -41,6 +42,11 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def execute(values: flags.FlagValues) -> int:
     """Trains; returns the exit code."""
+    with contextlib.ExitStack() as held:
+        return _execute(values, held)
+
+
+def _execute(values: flags.FlagValues, held: contextlib.ExitStack) -> int:
     # ---- What is asked for: flags, configuration, rows, tokenizer. Neither JAX nor TensorFlow is imported yet.
     if not values.workdir:
         raise UserError("--workdir is missing: the folder of the run")
@@ -63,6 +69,7 @@ def execute(values: flags.FlagValues) -> int:
     identity["init_from"] = init_from = _source_of_weights(values.init_from, workdir, saved_identity)
     _check_workdir(workdir, saved_identity, identity, recipe, len(phases), values.allow_schedule_change)
     _make_directory("workdir", workdir)
+    held.enter_context(lock_run(workdir))
     if values.compilation_cache_dir:
         _make_directory("compilation_cache_dir", pathlib.Path(values.compilation_cache_dir))
 

@@ -167,7 +167,10 @@ class BatchMaker:
         )
         by_token = [batch_size, self.seq_len]
         by_pair = [batch_size, self.max_pairs]
-        input_ids = tf.cast(features["input_ids"].to_tensor(shape=by_token), tf.int32)
+        longest = tf.reduce_max(features["input_ids"].row_lengths())
+        # Only rows that the preparation did not write; to_tensor would cut them without a word.
+        with tf.control_dependencies([tf.debugging.assert_less_equal(longest, tf.cast(self.seq_len, tf.int64))]):
+            input_ids = tf.cast(features["input_ids"].to_tensor(shape=by_token), tf.int32)
         first = tf.cast(features["first_lengths"].to_tensor(shape=by_pair), tf.int32)
         second = tf.cast(features["second_lengths"].to_tensor(shape=by_pair), tf.int32)
         labels = tf.cast(features["next_sentence_labels"].to_tensor(shape=by_pair), tf.int32)

@@ -45,13 +45,29 @@ class PreTraining:
             The sums by term, and statistics: sums, counts of right answers, and weights.
         """
         mlm_logits, nsp_logits = self.model.apply(parameters, batch, keys)
-        mlm = _cross_entropy(mlm_logits, batch["masked_ids"], batch["masked_weights"], "mlm")
-        nsp = _cross_entropy(nsp_logits, batch["next_sentence_labels"], batch["next_sentence_weights"], "nsp")
-        statistics = {**mlm, **nsp, "tokens": jnp.sum(batch["segment_ids"] > 0).astype(jnp.float32)}
+        statistics = {"tokens": jnp.sum(batch["segment_ids"] > 0).astype(jnp.float32)}
+        for term, logits, labels, weights in (
+            ("mlm", mlm_logits, batch["masked_ids"], batch["masked_weights"]),
+            ("nsp", nsp_logits, batch["next_sentence_labels"], batch["next_sentence_weights"]),
+        ):
+            losses, correct = _cross_entropy(logits, labels)
+            statistics[f"{term}_sum"] = jnp.sum(losses * weights)
+            statistics[f"{term}_correct"] = jnp.sum(correct * weights)
+            statistics[f"{term}_weight"] = jnp.sum(weights)
+            if term == "mlm":
+                # One masked token in ten stays as it is, and to repeat it is right: what was learned of the context
+                # shows where the answer cannot be read.
+                shown = jnp.take_along_axis(batch["input_ids"], batch["masked_positions"], axis=1)
+                hidden = weights * (shown != labels)
+                statistics["mlm_hidden_correct"] = jnp.sum(correct * hidden)
+                statistics["mlm_hidden_weight"] = jnp.sum(hidden)
         return {term: statistics[f"{term}_sum"] for term in self.term_weights}, statistics
 
     def metrics(self, statistics: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns loss, tokens (not counting padding), and the mean loss and accuracy of each term."""
+        """Returns loss, tokens (not counting padding), and the mean loss and accuracy of each term.
+
+        mlm_hidden_accuracy is that of the masked tokens which the input does not show (nine in ten).
+        """
         metrics = {"loss": 0.0, "tokens": statistics["tokens"]}
         for term, weight in self.term_weights.items():
             # At least one: a batch without examples of a term has no loss in it, rather than a division by zero.
@@ -59,10 +75,13 @@ class PreTraining:
             metrics[f"{term}_loss"] = statistics[f"{term}_sum"] / count
             metrics[f"{term}_accuracy"] = statistics[f"{term}_correct"] / count
             metrics["loss"] = metrics["loss"] + weight * metrics[f"{term}_loss"]
+        hidden = statistics["mlm_hidden_weight"] + (statistics["mlm_hidden_weight"] == 0)
+        metrics["mlm_hidden_accuracy"] = statistics["mlm_hidden_correct"] / hidden
         return metrics
 
 
-def _cross_entropy(logits: jax.Array, labels: jax.Array, weights: jax.Array, term: str) -> Scalars:
+def _cross_entropy(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns for each label its cross-entropy in nats, and whether it is the one predicted."""
     # Written with comparisons and reductions, which fuse: a gather of the labels' logits would be a scatter into an
     # array of the logits' size backwards, and XLA's argmax does not vectorise (together a tenth of a tiny step).
     classes = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
@@ -70,8 +89,4 @@ def _cross_entropy(logits: jax.Array, labels: jax.Array, weights: jax.Array, ter
     maxima = jax.lax.stop_gradient(jnp.max(logits, axis=-1))
     losses = jnp.log(jnp.sum(jnp.exp(logits - maxima[..., None]), axis=-1)) + maxima - label_logits
     predictions = jnp.min(jnp.where(logits == maxima[..., None], classes, logits.shape[-1]), axis=-1)
-    return {
-        f"{term}_sum": jnp.sum(losses * weights),
-        f"{term}_correct": jnp.sum((predictions == labels) * weights),
-        f"{term}_weight": jnp.sum(weights),
-    }
+    return losses, predictions == labels

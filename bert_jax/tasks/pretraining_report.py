@@ -8,6 +8,12 @@ def format_evaluation(metrics: Mapping[str, float]) -> str:
     """Returns a small table of the metrics of held-out rows and their baselines."""
     rows = [
         ("masked-LM accuracy", metrics["mlm_accuracy"], metrics["mlm_accuracy_baseline"], "always the commonest token"),
+        (
+            "  where the answer is hidden",
+            metrics["mlm_hidden_accuracy"],
+            metrics["mlm_hidden_accuracy_baseline"],
+            "always the commonest token",
+        ),
         ("masked-LM loss (nats)", metrics["mlm_loss"], metrics["mlm_loss_baseline"], "unigram distribution"),
         (
             "masked-LM perplexity",
@@ -21,6 +27,6 @@ def format_evaluation(metrics: Mapping[str, float]) -> str:
             ("next-sentence accuracy", metrics["nsp_accuracy"], metrics["nsp_accuracy_baseline"], "the commoner answer")
         )
         rows.append(("next-sentence loss (nats)", metrics["nsp_loss"], math.log(2), "an even guess"))
-    lines = [f"{'held-out documents':<26}{'model':>10}{'baseline':>12}"]
-    lines += [f"{name:<26}{value:>10.4f}{baseline:>12.4f}  {what}" for name, value, baseline, what in rows]
+    lines = [f"{'held-out documents':<28}{'model':>10}{'baseline':>12}"]
+    lines += [f"{name:<28}{value:>10.4f}{baseline:>12.4f}  {what}" for name, value, baseline, what in rows]
     return "\n".join(lines)

@@ -221,6 +221,13 @@ def test_masks_of_a_row_do_not_depend_on_the_batch(rows):
         np.testing.assert_array_equal(longer[name][:, :width], large[name])
 
 
+def test_rows_are_never_cut(rows):
+    import tensorflow as tf
+
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        next(maker(rows, masking=Masking(), seq_len=SEQ_LEN // 2).train(24, 0, 1))
+
+
 def test_packing_changes_no_mask(rows):
     unpacked = Rows(validation=[[pair] for row in rows.splits["validation"] for pair in row])
     number = unpacked.num_rows("validation")

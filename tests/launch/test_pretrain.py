@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from bert_jax.training.run_lock import lock_run
+
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Settings of the small run's length that leave its programs as they are.
 _SHORT = ("pretrain.steps = 4", "pretrain.eval_every = 0")
@@ -186,6 +188,16 @@ def test_a_folder_of_other_files(tmp_path, capsys, nothing_is_compiled, pretrain
     assert pretrain(tmp_path) == 2
     assert "holds files, but no run" in _error(capsys)
     assert _files(tmp_path) == {str(tmp_path / "thesis.txt"): b"x"}
+
+
+def test_a_folder_in_use(tmp_path, capsys, nothing_is_compiled, pretrain):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    # Another process, here another opening of it, holds the folder.
+    with lock_run(workdir):
+        assert pretrain(workdir) == 2
+        assert f"{workdir} is in use" in _error(capsys)
+    assert not any(workdir.iterdir())
 
 
 def test_a_damaged_run_file(tmp_path, capsys, nothing_is_compiled, pretrain):

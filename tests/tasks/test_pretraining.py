@@ -75,25 +75,40 @@ def test_cross_entropy_against_numpy():
     weights[2] = 0
     exact = logits.astype(np.float64)
     losses = np.logaddexp.reduce(exact, -1) - np.take_along_axis(exact, labels[..., None], -1)[..., 0]
-    arguments = (jnp.asarray(logits), jnp.asarray(labels), jnp.asarray(weights))
-    statistics = _cross_entropy(*arguments, "mlm")
-    np.testing.assert_allclose(statistics["mlm_sum"], (losses * weights).sum(), rtol=1e-5)
-    np.testing.assert_allclose(statistics["mlm_correct"], ((exact.argmax(-1) == labels) * weights).sum(), rtol=1e-6)
-    np.testing.assert_allclose(statistics["mlm_weight"], weights.sum(), rtol=1e-6)
-    gradient = jax.grad(lambda logits: _cross_entropy(logits, *arguments[1:], "mlm")["mlm_sum"])(arguments[0])
+    found, correct = _cross_entropy(jnp.asarray(logits), jnp.asarray(labels))
+    np.testing.assert_allclose(found, losses, rtol=1e-5)
+    np.testing.assert_array_equal(correct, exact.argmax(-1) == labels)
+    gradient = jax.grad(lambda logits: jnp.sum(weights * _cross_entropy(logits, labels)[0]))(jnp.asarray(logits))
     probabilities = np.exp(exact - np.logaddexp.reduce(exact, -1)[..., None])
     expected = (probabilities - np.eye(8)[labels]) * weights[..., None]
     np.testing.assert_allclose(gradient, expected, atol=1e-5)
 
 
+def test_an_answer_that_the_input_shows_does_not_count_as_hidden(task, params, random_pairs, lay_out):
+    batch = lay_out([random_pairs(3, VOCAB_SIZE)], length=40, predictions=10, max_pairs=3)
+    rows = np.arange(len(batch["input_ids"]))[:, None]
+    batch["input_ids"][rows, batch["masked_positions"]] = VOCAB_SIZE - 1
+    batch["masked_ids"] = np.minimum(batch["masked_ids"], VOCAB_SIZE - 2)
+    _, hidden = task.loss(params, batch, None)
+    assert hidden["mlm_hidden_weight"] == hidden["mlm_weight"] > 2
+    assert hidden["mlm_hidden_correct"] == hidden["mlm_correct"]
+    used = np.flatnonzero(batch["masked_weights"][0])[:2]
+    batch["input_ids"][0, batch["masked_positions"][0, used]] = batch["masked_ids"][0, used]
+    _, shown = task.loss(params, batch, None)
+    assert shown["mlm_hidden_weight"] == shown["mlm_weight"] - 2 == hidden["mlm_weight"] - 2
+
+
 def test_metrics_of_sums_are_those_of_the_whole(task):
     random = np.random.default_rng(1)
     names = [f"{term}_{what}" for term in ("mlm", "nsp") for what in ("sum", "correct", "weight")]
+    names += ["mlm_hidden_correct", "mlm_hidden_weight"]
     pieces = [{name: float(random.integers(1, 50)) for name in [*names, "tokens"]} for _ in range(3)]
     whole = {name: sum(piece[name] for piece in pieces) for name in pieces[0]}
     metrics = task.metrics(whole)
     assert metrics["mlm_loss"] == pytest.approx(whole["mlm_sum"] / whole["mlm_weight"])
     assert metrics["nsp_accuracy"] == pytest.approx(whole["nsp_correct"] / whole["nsp_weight"])
+    hidden = whole["mlm_hidden_correct"] / whole["mlm_hidden_weight"]
+    assert metrics["mlm_hidden_accuracy"] == pytest.approx(hidden)
     assert metrics["loss"] == pytest.approx(metrics["mlm_loss"] + metrics["nsp_loss"])
     assert metrics["tokens"] == whole["tokens"]
     nothing = task.metrics(dict.fromkeys(whole, 0.0))
