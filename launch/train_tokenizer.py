@@ -1,8 +1,10 @@
-"""Learns a tokenizer from text, or wraps a given vocab.txt, and saves it as a directory.
+"""Learns a tokenizer from text, wraps a given vocab.txt, or adds words to a model's, and saves it as a directory.
 
 Example: python -m launch.train_tokenizer --input='corpus/*.txt' --kind=wordpiece --vocab_size=8192 --output=tokenizer
+Example: python -m launch.train_tokenizer --from=MODEL_OR_TOKENIZER --add_words=words.txt --output=tokenizer
 """
 
+import hashlib
 import os
 import pathlib
 import sys
@@ -15,12 +17,16 @@ from absl import flags
 from bert_jax.errors import UserError
 from bert_jax.text import tokenizer as tokenizer_files
 from bert_jax.text import tokenizers
+from bert_jax.text.added_words import Listing, add_words
 from bert_jax.text.documents import FORMATS, check_inputs, describe_inputs, read_passages
+from bert_jax.text.files import read_lines
 from launch.command import run
 
 DEFAULT_VOCAB_SIZE = 8192
 SMALLEST_VOCAB_SIZE = 100
 SAMPLE_CHARACTERS = 200
+# Of a listing of added words, this many are printed; all are in the tokenizer's description.
+LISTED_WORDS = 20
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -35,14 +41,18 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum("algorithm", None, tokenizers.ALGORITHMS, "Of sentencepiece; unigram by default.", **text)
     flags.DEFINE_bool("cased", False, "Keep case (and, with wordpiece, accents).", **text)
     flags.DEFINE_string("vocab_file", None, "Wrap this vocab.txt (wordpiece) instead of learning one.", **text)
+    flags.DEFINE_string("from", None, "A model or tokenizer whose vocabulary gets the words of --add_words.", **text)
+    flags.DEFINE_string("add_words", None, "File of words, one a line, that become tokens of --from.", **text)
     flags.DEFINE_enum("format", "auto", FORMATS, "Format of the files of --input.", **text)
     flags.DEFINE_integer("max_training_mb", 1000, "Learn from this many MB of text at most.", **text)
 
 
 def execute(values: flags.FlagValues) -> int:
-    """Learns or wraps the tokenizer, saves it and prints a summary."""
+    """Learns, wraps or extends the tokenizer, saves it and prints a summary."""
+    if values["from"].value or values.add_words:
+        return _add_words(values)
+    output = _output(values)
     request = _request(values)
-    output = pathlib.Path(values.output)
     if _is_done(output, request):
         print(f"already there, made with the same settings: {output}")
         return 0
@@ -70,10 +80,51 @@ def execute(values: flags.FlagValues) -> int:
     return 0
 
 
-def _request(values: flags.FlagValues) -> dict[str, Any]:
-    """Returns what the flags ask for, as JSON values; two runs with equal requests make the same tokenizer."""
+def _add_words(values: flags.FlagValues) -> int:
+    """Adds words to the vocabulary of a model or tokenizer, saves it and prints which."""
+    source, words_file = values["from"].value, values.add_words
+    if not source or not words_file:
+        raise UserError("--from and --add_words go together: a model or tokenizer, and a file of words, one a line")
+    others = ("input", "vocab_file", "vocab_size", "kind", "algorithm", "cased", "format", "max_training_mb")
+    for name in others:
+        if values[name].present:
+            raise UserError(f"--{name} does not go with --add_words: everything else stays as it is in --from")
+    output = _output(values)
+    words = [line for _, line in read_lines(words_file)]
+    tokenizer = _open_tokenizer(source)
+    request = {
+        "from": source,
+        "from_fingerprint": tokenizer.fingerprint,
+        "add_words": words_file,
+        "words_sha256": hashlib.sha256("\n".join(words).encode()).hexdigest(),
+    }
+    changed, listing = add_words(tokenizer, words, words_file, {"request": request})
+    if _is_done(output, request):
+        print(f"already there, made with the same settings: {output}")
+        return 0
+    changed.save(output)
+    _print_listing(tokenizer, changed, listing)
+    print(f"tokenizer is in {output}")
+    return 0
+
+
+def _open_tokenizer(source: str) -> tokenizers.Tokenizer:
+    """Opens a tokenizer's directory or, if it is none, the tokenizer that a model has."""
+    if tokenizers.holds_tokenizer(source):
+        return tokenizers.load_tokenizer(source)
+    from bert_jax.interop.pretrained import open_pretrained
+
+    return open_pretrained(source).load_tokenizer()
+
+
+def _output(values: flags.FlagValues) -> pathlib.Path:
     if not values.output:
         raise UserError("--output is missing: give the directory that will hold the tokenizer")
+    return pathlib.Path(values.output)
+
+
+def _request(values: flags.FlagValues) -> dict[str, Any]:
+    """Returns what the flags ask for, as JSON values; two runs with equal requests make the same tokenizer."""
     if values.kind != "sentencepiece" and values.algorithm:
         raise UserError("--algorithm goes with --kind=sentencepiece only: leave it out, or change the kind")
     if values.vocab_file:
@@ -165,6 +216,25 @@ def _print_summary(tokenizer: tokenizers.Tokenizer, seconds: float, output: path
     pieces = [tokenizer.id_to_token(index) for index in tokenizer.encode_batch([sample])[0]]
     print(f"sample: {sample}\n     -> {' '.join(pieces)}")
     print(f"tokenizer is in {output}")
+
+
+def _print_listing(before: tokenizers.Tokenizer, after: tokenizers.Tokenizer, listing: Listing) -> None:
+    """Prints the added words, with what they were cut into before."""
+    slots = sum(word.unused_slot is not None for word in listing.added)
+    print(
+        f"{len(listing.added)} words added: {slots} in unused slots, {len(listing.added) - slots} at the end;"
+        f" {before.vocab_size} -> {after.vocab_size} tokens"
+    )
+    width = max(len(word.word) for word in listing.added[:LISTED_WORDS])
+    for word in listing.added[:LISTED_WORDS]:
+        pieces = " ".join(before.id_to_token(piece) for piece in word.pieces)
+        print(f"  {word.word:{width}}  {word.id:>6}  {word.unused_slot or 'new id':>11}  was {pieces}")
+    if len(listing.added) > LISTED_WORDS:
+        more = len(listing.added) - LISTED_WORDS
+        print(f"  and {more} more: see training.added_words in {tokenizer_files.DESCRIPTION_FILE}")
+    if listing.left_out:
+        shown = ", ".join(listing.left_out[:LISTED_WORDS]) + (", ..." if len(listing.left_out) > LISTED_WORDS else "")
+        print(f"{len(listing.left_out)} left out (tokens already, or repeated): {shown}")
 
 
 def main(argv: Sequence[str]) -> int:

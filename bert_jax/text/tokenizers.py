@@ -1,7 +1,7 @@
 """Training, saving and loading tokenizers of either kind.
 
-`load_tokenizer` opens what `Tokenizer.save` wrote, and also a bare directory of Google's style that holds a vocab.txt
-and nothing of ours. What it returns has been checked: files, sizes, special tokens and a round trip.
+`load_tokenizer` opens what `Tokenizer.save` wrote, checked (files, sizes, special tokens and a round trip), and the
+directories of others, with a tokenizer.json or a vocab.txt and nothing of ours.
 """
 
 import json
@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from bert_jax.errors import UserError
-from bert_jax.text import sentencepiece, wordpiece
+from bert_jax.text import sentencepiece, wordpiece, wordpiece_training
+from bert_jax.text.published_tokenizers import TOKENIZER_FILE, load_published_tokenizer
 from bert_jax.text.sentencepiece import ALGORITHMS, SentencePieceTokenizer
 from bert_jax.text.tokenizer import DESCRIPTION_FILE, DESCRIPTION_VERSION, SPECIAL_TOKENS, Tokenizer
 from bert_jax.text.wordpiece import WordPieceTokenizer, read_vocabulary
@@ -23,6 +24,7 @@ __all__ = [
     "SentencePieceTokenizer",
     "Tokenizer",
     "WordPieceTokenizer",
+    "holds_tokenizer",
     "load_tokenizer",
     "read_description",
     "train_tokenizer",
@@ -67,7 +69,7 @@ def train_tokenizer(
         UserError: unknown kind or algorithm, no text, or a vocabulary size that does not fit the text.
     """
     if kind == "wordpiece":
-        return wordpiece.train_wordpiece(texts, vocab_size, cased, training)
+        return wordpiece_training.train_wordpiece(texts, vocab_size, cased, training)
     if kind == "sentencepiece":
         return sentencepiece.train_sentencepiece(texts, vocab_size, cased, algorithm, training)
     raise UserError(f"unknown kind of tokenizer {kind!r}: choose one of {', '.join(KINDS)}")
@@ -101,6 +103,12 @@ def read_description(directory: str | os.PathLike) -> dict[str, Any] | None:
     return description
 
 
+def holds_tokenizer(directory: str | os.PathLike) -> bool:
+    """Whether `load_tokenizer` would find a tokenizer in a directory, damaged or not."""
+    names = (DESCRIPTION_FILE, TOKENIZER_FILE, wordpiece.VOCABULARY_FILE)
+    return any((pathlib.Path(directory) / name).exists() for name in names)
+
+
 def load_tokenizer(directory: str | os.PathLike) -> Tokenizer:
     """Opens a tokenizer's directory and checks it.
 
@@ -112,13 +120,14 @@ def load_tokenizer(directory: str | os.PathLike) -> Tokenizer:
         raise UserError(f"no such tokenizer: {directory} is not a directory; make one with launch.train_tokenizer")
     description = read_description(directory)
     if description is None:
-        return _load_bare_vocabulary(directory)
+        return load_published_tokenizer(directory)
     path = directory / DESCRIPTION_FILE
     kind, settings, training = description["kind"], description["settings"], description["training"]
     try:
         if kind == "wordpiece":
             file = directory / wordpiece.VOCABULARY_FILE
-            tokenizer: Tokenizer = WordPieceTokenizer(read_vocabulary(file), settings["cased"], training)
+            rules = wordpiece.check_rules(settings, path)
+            tokenizer: Tokenizer = WordPieceTokenizer(read_vocabulary(file), settings["cased"], training, rules=rules)
         elif kind == "sentencepiece":
             file = directory / sentencepiece.MODEL_FILE
             tokenizer = sentencepiece.load_model(file, settings["cased"], settings["algorithm"], training)
@@ -149,24 +158,3 @@ def _check(tokenizer: Tokenizer, description: dict[str, Any], file: pathlib.Path
             f" ({tokenizer._library_version()}) may differ from the one it was made with"
             f" ({description.get('library')}); train it again, or install that one"
         )
-
-
-def _load_bare_vocabulary(directory: pathlib.Path) -> WordPieceTokenizer:
-    """Opens a directory that only has a vocab.txt: uncased, unless its configuration or its name says cased."""
-    vocabulary = directory / wordpiece.VOCABULARY_FILE
-    if not vocabulary.exists():
-        raise UserError(
-            f"{directory} holds no tokenizer (neither {DESCRIPTION_FILE} nor {wordpiece.VOCABULARY_FILE}):"
-            " make one with launch.train_tokenizer"
-        )
-    name = directory.resolve().name.lower()
-    cased = "cased" in name and "uncased" not in name
-    configuration = directory / "tokenizer_config.json"
-    if configuration.exists():
-        try:
-            lowercase = json.loads(configuration.read_bytes()).get("do_lower_case")
-        except (OSError, ValueError, AttributeError) as error:
-            raise UserError(f"{configuration} is damaged (no JSON object): mend it or remove it") from error
-        if isinstance(lowercase, bool):
-            cased = not lowercase
-    return wrap_vocabulary(vocabulary, cased=cased, training={"vocabulary_file": str(vocabulary)})

@@ -65,6 +65,87 @@ def test_wraps_a_given_vocabulary(tmp_path, capsys):
     assert load_tokenizer(tmp_path / "t").encode_batch(["The fox the"]) == [[6, 7, 2]]
 
 
+@pytest.fixture
+def vocabulary(tmp_path):
+    """A directory with a vocab.txt that has one unused slot, and a file of words."""
+    (tmp_path / "model").mkdir()
+    tokens = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "gra", "##ft", "##s"]
+    (tmp_path / "model" / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens))
+    (tmp_path / "words.txt").write_text("graft\n\nthe\nstent\n")
+    return tmp_path / "model"
+
+
+def test_adds_words(vocabulary, tmp_path, capsys):
+    arguments = [f"--from={vocabulary}", f"--add_words={tmp_path}/words.txt", f"--output={tmp_path}/t"]
+    assert run(*arguments) == 0
+    said = capsys.readouterr().out
+    assert "2 words added: 1 in unused slots, 1 at the end; 10 -> 11 tokens" in said
+    assert [line.split() for line in said.splitlines()[1:4]] == [
+        ["graft", "1", "[unused0]", "was", "gra", "##ft"],
+        ["stent", "10", "new", "id", "was", "[UNK]"],
+        ["1", "left", "out", "(tokens", "already,", "or", "repeated):", "the"],
+    ]
+    tokenizer = load_tokenizer(tmp_path / "t")
+    assert tokenizer.encode_batch(["The grafts stent"]) == [[6, 1, 9, 10]]
+    assert tokenizer.training["added_words"] == [
+        {"word": "graft", "id": 1, "unused_slot": "[unused0]", "pieces": [7, 8]},
+        {"word": "stent", "id": 10, "unused_slot": None, "pieces": [2]},
+    ]
+
+    assert run(*arguments) == 0
+    assert "already there" in capsys.readouterr().out
+    # The words are what counts, not the file's name.
+    (tmp_path / "words.txt").write_text("graft\n")
+    assert run(*arguments) == 2
+    assert "made with words_sha256" in capsys.readouterr().err
+
+
+def test_a_long_listing_is_shortened(vocabulary, tmp_path, capsys):
+    (tmp_path / "words.txt").write_text("".join(f"new{letter}word\n" for letter in "abcdefghijklmnopqrstuvwxyz"))
+    assert run(f"--from={vocabulary}", f"--add_words={tmp_path}/words.txt", f"--output={tmp_path}/t") == 0
+    said = capsys.readouterr().out
+    assert "newtword" in said and "newuword" not in said and "and 6 more" in said
+    assert len(load_tokenizer(tmp_path / "t").training["added_words"]) == 26
+
+
+@pytest.mark.slow
+def test_adds_words_to_a_model(finished_run, tmp_path):
+    (tmp_path / "words.txt").write_text("graft\n")
+    assert run(f"--from={finished_run}", f"--add_words={tmp_path}/words.txt", f"--output={tmp_path}/t") == 0
+    (folder,) = sorted((finished_run / "checkpoints").glob("*/files/tokenizer"))[-1:]
+    before, after = load_tokenizer(folder), load_tokenizer(tmp_path / "t")
+    assert after.vocab_size == before.vocab_size + 1
+    assert after.encode_batch(["graft"]) == [[before.vocab_size]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--from=MODEL", "--output=TMP/t"], "--from and --add_words go together"),
+        (["--add_words=TMP/words.txt", "--output=TMP/t"], "--from and --add_words go together"),
+        (["--from=MODEL", "--add_words=TMP/words.txt"], "--output is missing"),
+        (["--from=MODEL", "--add_words=TMP/words.txt", "--output=TMP/t", "--input=x"], "--input does not go with"),
+        (["--from=MODEL", "--add_words=TMP/words.txt", "--output=TMP/t", "--cased"], "--cased does not go with"),
+        (["--from=MODEL", "--add_words=TMP/none.txt", "--output=TMP/t"], "no such file: "),
+        (["--from=TMP/none", "--add_words=TMP/words.txt", "--output=TMP/t"], "no model at "),
+        (["--from=MODEL", "--add_words=TMP/split.txt", "--output=TMP/t"], "split.txt:2: 'covid-19' is not one word"),
+        (["--from=MODEL", "--add_words=TMP/case.txt", "--output=TMP/t"], "case.txt:1: 'Stent' never occurs"),
+        (["--from=MODEL", "--add_words=TMP/blank.txt", "--output=TMP/t"], "it holds no words"),
+        (["--from=MODEL", "--add_words=TMP/words.txt", "--output=MODEL"], "is not empty"),
+    ],
+)
+def test_mistakes_in_adding_words(vocabulary, tmp_path, capsys, arguments, message):
+    (tmp_path / "split.txt").write_text("stent\ncovid-19\n")
+    (tmp_path / "case.txt").write_text("Stent\n")
+    (tmp_path / "blank.txt").write_text("\n")
+    before = sorted(os.listdir(tmp_path))
+    arguments = [a.replace("MODEL", str(vocabulary)).replace("TMP", str(tmp_path)) for a in arguments]
+    assert run(*arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and message in line
+    assert sorted(os.listdir(tmp_path)) == before
+
+
 def test_training_text_is_limited(tmp_path):
     for number in range(3):
         (tmp_path / f"{number}.txt").write_text("Some words of a long text go here, again.\n\n" * 12_000)

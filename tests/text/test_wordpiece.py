@@ -1,9 +1,8 @@
-"""WordPiece against Google's rules of basic tokenization, given vocabularies, and Hugging Face's conventions."""
+"""WordPiece: the pieces, given vocabularies, and Hugging Face's conventions (the rules: test_reference_rules.py)."""
 
 import json
 import os
 import pathlib
-import unicodedata
 
 import pytest
 from tokenizers import Tokenizer
@@ -11,69 +10,11 @@ from tokenizers import Tokenizer
 from bert_jax.errors import UserError
 from bert_jax.text.tokenizer import SPECIAL_TOKENS
 from bert_jax.text.tokenizers import load_tokenizer, train_tokenizer, wrap_vocabulary
-from bert_jax.text.wordpiece import LONGEST_WORD, WordPieceTokenizer
+from bert_jax.text.wordpiece import LONGEST_WORD, RULES, WordPieceTokenizer
 
 SHARED = pathlib.Path(
     os.environ.get("BERT_JAX_SHARED") or pathlib.Path(__file__).resolve().parents[2].parent / "shared"
 )
-
-
-def is_control(character):
-    return character not in "\t\n\r" and unicodedata.category(character) in ("Cc", "Cf")
-
-
-def is_chinese(character):
-    ranges = [(0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0xF900, 0xFAFF)]
-    return any(first <= ord(character) <= last for first, last in ranges)
-
-
-def is_punctuation(character):
-    symbol = character.isascii() and not character.isalnum() and not character.isspace()
-    return symbol or unicodedata.category(character).startswith("P")
-
-
-def basic_tokenization(text, cased):
-    """The rules of the original, character by character: the reference for the library's fast version."""
-    words = [""]
-    text = "".join(c for c in text if c not in "\0\ufffd" and not is_control(c))
-    if not cased:
-        text = unicodedata.normalize("NFD", text.lower())
-        text = "".join(c for c in text if unicodedata.category(c) != "Mn")
-    for character in text:
-        if character.isspace():
-            words.append("")
-        elif is_chinese(character) or is_punctuation(character):
-            words += [character, ""]
-        else:
-            words[-1] += character
-    return [word for word in words if word]
-
-
-STRESS = [
-    "Héllo WÖRLD naïve Ångström",
-    "e\u0301te\u0301 combining",
-    "中文字 and 漢字。mixed中words",
-    "zero\u200bwidth\u200djoin\ufeffers",
-    "con\x01trol\x7f and\ttabs\nlines\u00a0nbsp\u3000wide",
-    "don't stop-now $5.00 a@b.c x_y 1,000 [MASK] ~`^+<=>|",
-    "“quoted” – dash… ‘single’",
-    "emoji \U0001f600\U0001f44d\U0001f3fd mid\U0001f600dle",
-    "İstanbul ß ﬁ Σας Ωmega",
-    "ひらがな カタカナ 한국어",
-    "bad\ufffdcharacter soft\u00adhyphen",
-    "",
-    "   ",
-]
-
-
-@pytest.mark.parametrize("cased", [False, True], ids=["uncased", "cased"])
-@pytest.mark.parametrize("text", STRESS)
-def test_basic_tokenization_is_googles(text, cased):
-    words = basic_tokenization(text, cased)
-    # With every word in the vocabulary, the pieces are the words.
-    vocabulary = list(dict.fromkeys([*SPECIAL_TOKENS, *words]))
-    tokenizer = WordPieceTokenizer(vocabulary, cased)
-    assert [tokenizer.id_to_token(index) for index in tokenizer.encode_batch([text])[0]] == words
 
 
 def test_longest_pieces_first_and_very_long_words():
@@ -146,29 +87,31 @@ def write_vocabulary(directory, tokens):
     return path
 
 
-@pytest.mark.parametrize(
-    ("name", "config", "cased"),
-    [
-        ("bert-base-uncased", None, False),
-        ("bert-base-cased", None, True),
-        ("model", None, False),
-        ("model", {"do_lower_case": False}, True),
-        ("bert-cased", {"do_lower_case": True}, False),
-        ("bert-cased", {}, True),
-    ],
-)
-def test_bare_vocabulary(tmp_path, name, config, cased):
+def test_a_vocabulary_alone(tmp_path):
     # Ids are those of the file, in which unused lines and U+2028 may stand, and special tokens anywhere.
     tokens = ["[PAD]", "[unused0]", "\u2028", "[UNK]", "[CLS]", "the", "The", "[SEP]", "[MASK]"]
-    write_vocabulary(tmp_path / name, tokens)
-    if config is not None:
-        (tmp_path / name / "tokenizer_config.json").write_text(json.dumps(config))
-    tokenizer = load_tokenizer(tmp_path / name)
-    assert tokenizer.settings["cased"] is cased
+    write_vocabulary(tmp_path / "v", tokens)
+    tokenizer = load_tokenizer(tmp_path / "v")
     assert tokenizer.special_ids == (0, 3, 4, 7, 8)
-    assert tokenizer.encode_batch(["The the"]) == [[6, 5] if cased else [5, 5]]
+    assert tokenizer.encode_batch(["The the"]) == [[6, 5]]
     tokenizer.save(tmp_path / "copy")
     assert load_tokenizer(tmp_path / "copy").fingerprint == tokenizer.fingerprint
+
+
+def test_fingerprints_stay_what_they_were():
+    """Rows on disk name them: a new rule must not change those of tokenizers that do not have it."""
+    tokens = [*SPECIAL_TOKENS, "word"]
+    uncased = "f8807213fd9026f9ab97a97eaeddbf244318225e66c4531510bffda4a10c7267"
+    cased = "0f0a55a0912357075778a345139309d268fee7f1236c78b866a2e70d160b178f"
+    assert WordPieceTokenizer(tokens, cased=False).fingerprint == uncased
+    assert WordPieceTokenizer(tokens, cased=True).fingerprint == cased
+    # What is said, and is the usual, is not another tokenizer; what is not the usual is.
+    assert WordPieceTokenizer(tokens, False, rules={**RULES, "strip_accents": True}).fingerprint == uncased
+    assert WordPieceTokenizer(tokens, True, rules={"strip_accents": False}).fingerprint == cased
+    others = {"strip_accents": False, "tokenize_chinese_chars": False, "clean_text": False}
+    others["max_input_chars_per_word"] = 200
+    fingerprints = {WordPieceTokenizer(tokens, False, rules={name: others[name]}).fingerprint for name in others}
+    assert len(fingerprints | {uncased}) == 5
 
 
 @pytest.mark.parametrize(
