@@ -9,11 +9,19 @@ from typing import Any
 from bert_jax.errors import UserError
 
 ACTIVATIONS = ("gelu", "gelu_tanh")
+# Each option's choices, the published one first.
+POSITION_EMBEDDING_TYPES = ("learned", "sinusoidal")
+LAYER_NORM_PLACEMENTS = ("post", "pre")
+POOLINGS = ("cls", "mean", "max", "last_four")
+# Layers whose [CLS] vectors the pooling "last_four" joins.
+LAST_FOUR = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig:
     """The architecture: all that the shapes and the arithmetic of a model depend on.
+
+    The last four fields are options beside the published BERT, which is what their defaults are.
 
     Attributes:
         vocab_size: number of word pieces; None means "that of the tokenizer", to be filled in before a model is built.
@@ -28,6 +36,14 @@ class BertConfig:
         type_vocab_size: number of token types (segments A and B).
         initializer_range: standard deviation of the truncated-normal initial values.
         layer_norm_eps: added to the variance in LayerNorm.
+        position_embedding_type: "learned", or "sinusoidal" (Vaswani et al. 2017, section 3.5), which has no parameters.
+        layer_norm_placement: "post", LayerNorm after each residual sum; or "pre", before each sub-layer (Xiong et al.
+            2020): none after the embeddings then, and a final one through which every state is read.
+        encoder_output: what the heads read of the encoder: "last", the last layer's output; "mixture", a learned
+            weighting of all (Peters et al. 2018); or the number of a layer, 0 for the embeddings' output, negative from
+            the end. The layers above that one are kept, and not computed.
+        pooling: what the pooler reads of a text or pair: "cls", the vector of [CLS]; "mean" or "max" over its tokens,
+            [CLS] and [SEP] included; or "last_four", the vectors of [CLS] after the last four layers, joined.
     """
 
     vocab_size: int | None = 30522
@@ -42,6 +58,10 @@ class BertConfig:
     type_vocab_size: int = 2
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
+    position_embedding_type: str = "learned"
+    layer_norm_placement: str = "post"
+    encoder_output: int | str = "last"
+    pooling: str = "cls"
 
     def __post_init__(self):
         for name in (
@@ -62,8 +82,14 @@ class BertConfig:
                 f"BertConfig.num_attention_heads ({self.num_attention_heads}) must divide"
                 f" BertConfig.hidden_size ({self.hidden_size})"
             )
-        if self.hidden_act not in ACTIVATIONS:
-            raise UserError(f"BertConfig.hidden_act must be one of {', '.join(ACTIVATIONS)}, not {self.hidden_act!r}")
+        for name, choices in (
+            ("hidden_act", ACTIVATIONS),
+            ("position_embedding_type", POSITION_EMBEDDING_TYPES),
+            ("layer_norm_placement", LAYER_NORM_PLACEMENTS),
+            ("pooling", POOLINGS),
+        ):
+            if getattr(self, name) not in choices:
+                raise UserError(f"BertConfig.{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value < 1:
@@ -72,10 +98,37 @@ class BertConfig:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < 1:
                 raise UserError(f"BertConfig.{name} must be a number between 0 and 1, not {value!r}")
+        self._check_encoder_output()
+
+    def _check_encoder_output(self) -> None:
+        layers, output = self.num_hidden_layers, self.encoder_output
+        is_layer = isinstance(output, int) and not isinstance(output, bool) and -layers - 1 <= output <= layers
+        if output not in ("last", "mixture") and not is_layer:
+            raise UserError(
+                f"BertConfig.encoder_output must be last, mixture, or a layer from {-layers - 1} to {layers}"
+                f" (0 is the embeddings' output), not {output!r}"
+            )
+        if self.pooling == "last_four" and self.num_computed_layers < LAST_FOUR:
+            raise UserError(
+                f"BertConfig.pooling='last_four' needs {LAST_FOUR} layers, and {self.num_computed_layers} are computed:"
+                " set another pooling, BertConfig.num_hidden_layers or BertConfig.encoder_output"
+            )
+
+    @property
+    def num_computed_layers(self) -> int:
+        """The number of layers up to the one that `encoder_output` reads."""
+        if isinstance(self.encoder_output, str):
+            return self.num_hidden_layers
+        return self.encoder_output % (self.num_hidden_layers + 1)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the fields as a dict of JSON values."""
-        return dataclasses.asdict(self)
+        """Returns the fields as a dict of JSON values, without the options that are as published.
+
+        So a published BERT reads the same as before there were options.
+        """
+        options = ("position_embedding_type", "layer_norm_placement", "encoder_output", "pooling")
+        off = {field.name: field.default for field in dataclasses.fields(self) if field.name in options}
+        return {name: value for name, value in dataclasses.asdict(self).items() if (name, value) not in off.items()}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "BertConfig":

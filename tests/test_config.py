@@ -83,6 +83,42 @@ def test_overrides_and_json_round_trip():
     config = preset("mini", vocab_size=100, hidden_act="gelu_tanh", hidden_dropout_prob=0.0)
     assert (config.hidden_size, config.vocab_size, config.hidden_act) == (256, 100, "gelu_tanh")
     assert BertConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    options = preset(
+        "base",
+        position_embedding_type="sinusoidal",
+        layer_norm_placement="pre",
+        encoder_output=-2,
+        pooling="last_four",
+    )
+    assert BertConfig.from_json(json.loads(json.dumps(options.to_json()))) == options
+
+
+def test_a_published_architecture_reads_as_before_there_were_options():
+    """Checkpoints of that time open, and runs that began then go on."""
+    sizes = BertConfig().to_json()
+    assert set(sizes) == {
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "hidden_act",
+        "hidden_dropout_prob",
+        "attention_probs_dropout_prob",
+        "max_position_embeddings",
+        "type_vocab_size",
+        "initializer_range",
+        "layer_norm_eps",
+    }
+    assert BertConfig.from_json(sizes) == BertConfig()
+
+
+@pytest.mark.parametrize(
+    ("encoder_output", "computed"),
+    [("last", 12), ("mixture", 12), (0, 0), (5, 5), (12, 12), (-1, 12), (-2, 11), (-12, 1), (-13, 0)],
+)
+def test_layers_above_the_one_that_is_read_are_not_computed(encoder_output, computed):
+    assert BertConfig(encoder_output=encoder_output).num_computed_layers == computed
 
 
 @pytest.mark.parametrize(
@@ -98,6 +134,16 @@ def test_overrides_and_json_round_trip():
         ({"vocab_size": 0}, "vocab_size"),
         ({"hidden_act": "relu"}, "gelu, gelu_tanh"),
         ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob"),
+        ({"position_embedding_type": "rotary"}, "position_embedding_type must be one of learned, sinusoidal"),
+        ({"layer_norm_placement": "none"}, "layer_norm_placement must be one of post, pre"),
+        ({"pooling": "sum"}, "pooling must be one of cls, mean, max, last_four"),
+        ({"encoder_output": "first"}, "encoder_output must be last, mixture, or a layer from -13 to 12"),
+        ({"encoder_output": 13}, "encoder_output"),
+        ({"encoder_output": -14}, "encoder_output"),
+        ({"encoder_output": True}, "encoder_output"),
+        ({"encoder_output": 1.0}, "encoder_output"),
+        ({"pooling": "last_four", "num_hidden_layers": 3}, "needs 4 layers, and 3 are computed"),
+        ({"pooling": "last_four", "encoder_output": 3}, "needs 4 layers, and 3 are computed"),
         ({"attention_probs_dropout_prob": -0.1}, "attention_probs_dropout_prob"),
     ],
 )

@@ -1,12 +1,13 @@
-"""BERT, and BERT with its two pre-training heads."""
+"""BERT, and BERT with its pre-training heads."""
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from bert_jax.config import BertConfig
 from bert_jax.models.dropout import fold_in_each
 from bert_jax.models.embeddings import BertEmbeddings, padded_vocab_size
-from bert_jax.models.encoder import BertEncoder
+from bert_jax.models.encoder import BertEncoder, LayerMixture
 from bert_jax.models.execution import Execution
 from bert_jax.models.heads import MaskedLanguageModelHead, NextSentenceHead, Pooler, gather_positions
 
@@ -14,22 +15,36 @@ from bert_jax.models.heads import MaskedLanguageModelHead, NextSentenceHead, Poo
 _EMBEDDINGS_PLACE = 1 << 20
 _DEFAULT = Execution()
 
+Batch = dict[str, jax.Array]
+
+
+def token_arrays(batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Returns what `BertModel` wants of a batch, in its order."""
+    return batch["input_ids"], batch["token_type_ids"], batch["position_ids"], batch["segment_ids"]
+
 
 class BertModel(nnx.Module):
     """Embeddings, encoder and pooler (Devlin et al. 2018)."""
 
-    def __init__(self, config: BertConfig, *, execution: Execution = _DEFAULT, rngs: nnx.Rngs):
+    def __init__(
+        self, config: BertConfig, *, with_pooler: bool = True, execution: Execution = _DEFAULT, rngs: nnx.Rngs
+    ):
         """Makes the model.
 
         Args:
             config: the architecture, its vocab_size filled in.
+            with_pooler: whether there is a pooler; what predicts for tokens has no use for one.
             execution: how it is computed.
             rngs: keys for the initial values.
         """
         dtype = execution.jax_dtype
+        self.config = config
         self.embeddings = BertEmbeddings(config, dtype=dtype, rngs=rngs)
         self.encoder = BertEncoder(config, execution=execution, rngs=rngs)
-        self.pooler = Pooler(config, dtype=dtype, rngs=rngs)
+        if config.encoder_output == "mixture":
+            self.layer_mixture = LayerMixture(config)
+        if with_pooler:
+            self.pooler = Pooler(config, dtype=dtype, rngs=rngs)
 
     def __call__(
         self,
@@ -49,14 +64,92 @@ class BertModel(nnx.Module):
             keys: `[batch]` dropout keys, or None for no dropout.
 
         Returns:
-            `[batch, length, hidden]`.
+            `[batch, length, hidden]`, what `BertConfig.encoder_output` says.
         """
-        hidden = self.embeddings(input_ids, token_type_ids, position_ids, fold_in_each(keys, _EMBEDDINGS_PLACE))
-        return self.encoder(hidden, segment_ids, keys)
+        embedded = self._embed(input_ids, token_type_ids, position_ids, keys)
+        if self.config.encoder_output == "mixture":
+            return self.layer_mixture(self.encoder.states(embedded, segment_ids, keys))
+        return self.encoder(embedded, segment_ids, keys)
 
-    def pool(self, hidden: jax.Array, cls_positions: jax.Array) -> jax.Array:
-        """Pools the [CLS] vectors at `cls_positions` `[batch, pairs]` of `hidden`; returns `[batch, pairs, hidden]`."""
-        return self.pooler(gather_positions(hidden, cls_positions))
+    def encode_and_pool(
+        self,
+        input_ids: jax.Array,
+        token_type_ids: jax.Array,
+        position_ids: jax.Array,
+        segment_ids: jax.Array,
+        cls_positions: jax.Array,
+        keys: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Encodes tokens, and pools each text or pair as `BertConfig.pooling` says.
+
+        Args:
+            input_ids: as of a call, like the next three.
+            token_type_ids: see there.
+            position_ids: see there.
+            segment_ids: see there.
+            cls_positions: `[batch, pairs]`, where each pair begins.
+            keys: `[batch]` dropout keys, or None for no dropout.
+
+        Returns:
+            What a call returns, and the pooled vectors `[batch, pairs, hidden]`.
+        """
+        if self.config.pooling != "last_four":
+            hidden = self(input_ids, token_type_ids, position_ids, segment_ids, keys)
+            return hidden, self.pooler(hidden, segment_ids, cls_positions)
+        embedded = self._embed(input_ids, token_type_ids, position_ids, keys)
+        states = self.encoder.states(embedded, segment_ids, keys, self.config.num_computed_layers)
+        hidden = self.layer_mixture(states) if self.config.encoder_output == "mixture" else states[-1]
+        return hidden, self.pooler(states, segment_ids, cls_positions)
+
+    def hidden_states(
+        self,
+        input_ids: jax.Array,
+        token_type_ids: jax.Array,
+        position_ids: jax.Array,
+        segment_ids: jax.Array,
+        keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Returns `[num_hidden_layers + 1, batch, length, hidden]`: the embeddings' output, then every layer's.
+
+        Arguments are those of a call. Whatever `BertConfig.encoder_output` is, all layers are computed.
+        """
+        embedded = self._embed(input_ids, token_type_ids, position_ids, keys)
+        return self.encoder.states(embedded, segment_ids, keys)
+
+    def attention_weights(
+        self, input_ids: jax.Array, token_type_ids: jax.Array, position_ids: jax.Array, segment_ids: jax.Array
+    ) -> jax.Array:
+        """Returns who looks at whom: float32 `[num_hidden_layers, batch, heads, query_length, key_length]`.
+
+        Arguments are those of a call, without dropout. The weights of a query sum to 1, and those of padding as a key
+        are 0; queries that are padding mean nothing.
+        """
+        return self.encoder.attention_weights(self._embed(input_ids, token_type_ids, position_ids, None), segment_ids)
+
+    def _embed(
+        self, input_ids: jax.Array, token_type_ids: jax.Array, position_ids: jax.Array, keys: jax.Array | None
+    ) -> jax.Array:
+        return self.embeddings(input_ids, token_type_ids, position_ids, fold_in_each(keys, _EMBEDDINGS_PLACE))
+
+
+class BertForFeatureExtraction(nnx.Module):
+    """BERT without a head, called with a batch like the models that have one."""
+
+    def __init__(self, config: BertConfig, *, execution: Execution = _DEFAULT, rngs: nnx.Rngs):
+        """Makes the model; arguments as of `BertModel`."""
+        self.bert = BertModel(config, execution=execution, rngs=rngs)
+
+    def __call__(self, batch: Batch, keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        """Encodes a batch of single texts or pairs, not packed.
+
+        Args:
+            batch: input_ids, token_type_ids, position_ids, segment_ids `[batch, length]`.
+            keys: `[batch]` dropout keys, or None for no dropout.
+
+        Returns:
+            The encoder's output `[batch, length, hidden]` and the pooled vectors `[batch, hidden]`.
+        """
+        return pooled_texts(self.bert, batch, keys)
 
 
 class BertForPreTraining(nnx.Module):
@@ -69,7 +162,7 @@ class BertForPreTraining(nnx.Module):
         self.masked_lm = MaskedLanguageModelHead(config, padded_vocab_size(config.vocab_size), dtype=dtype, rngs=rngs)
         self.next_sentence = NextSentenceHead(config, dtype=dtype, rngs=rngs)
 
-    def __call__(self, batch: dict[str, jax.Array], keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, batch: Batch, keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """Scores a pre-training batch.
 
         Args:
@@ -81,9 +174,43 @@ class BertForPreTraining(nnx.Module):
             Float32 masked-LM logits `[batch, predictions, padded_vocab]`, at the masked positions only, and
             next-sentence logits `[batch, pairs, 2]`.
         """
-        hidden = self.bert(
-            batch["input_ids"], batch["token_type_ids"], batch["position_ids"], batch["segment_ids"], keys
-        )
+        hidden, pooled = self.bert.encode_and_pool(*token_arrays(batch), batch["cls_positions"], keys)
         masked = gather_positions(hidden, batch["masked_positions"])
         masked_lm_logits = self.masked_lm(masked, self.bert.embeddings.word_embeddings.embedding[...])
-        return masked_lm_logits, self.next_sentence(self.bert.pool(hidden, batch["cls_positions"]))
+        return masked_lm_logits, self.next_sentence(pooled)
+
+
+class BertForMaskedLM(nnx.Module):
+    """BERT without pooler, with the masked-LM head, tied to the word embeddings."""
+
+    def __init__(self, config: BertConfig, *, execution: Execution = _DEFAULT, rngs: nnx.Rngs):
+        """Makes the model; arguments as of `BertModel`."""
+        self.bert = BertModel(config, with_pooler=False, execution=execution, rngs=rngs)
+        self.masked_lm = MaskedLanguageModelHead(
+            config, padded_vocab_size(config.vocab_size), dtype=execution.jax_dtype, rngs=rngs
+        )
+
+    def __call__(self, batch: Batch, keys: jax.Array | None = None) -> jax.Array:
+        """Scores every word at the masked positions.
+
+        Args:
+            batch: input_ids, token_type_ids, position_ids, segment_ids `[batch, length]` and masked_positions
+                `[batch, predictions]`.
+            keys: `[batch]` dropout keys, or None for no dropout.
+
+        Returns:
+            Float32 logits `[batch, predictions, padded_vocab]`.
+        """
+        masked = gather_positions(self.bert(*token_arrays(batch), keys), batch["masked_positions"])
+        return self.masked_lm(masked, self.bert.embeddings.word_embeddings.embedding[...])
+
+
+def pooled_texts(bert: BertModel, batch: Batch, keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """Encodes and pools rows that are one text or pair each, from their first position.
+
+    Returns:
+        The encoder's output `[batch, length, hidden]` and the pooled vectors `[batch, hidden]`.
+    """
+    first = jnp.zeros((len(batch["input_ids"]), 1), jnp.int32)
+    hidden, pooled = bert.encode_and_pool(*token_arrays(batch), first, keys)
+    return hidden, pooled[:, 0]

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from bert_jax.config import BertConfig
@@ -18,12 +19,31 @@ def padded_vocab_size(vocab_size: int) -> int:
     return -(-vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
+def sinusoidal_positions(number: int, hidden_size: int) -> np.ndarray:
+    """Vectors of positions by formula (Vaswani et al. 2017, section 3.5).
+
+    Dimension 2i of position p is sin(p / 10000^(2i / hidden)), and dimension 2i + 1 the cosine of the same angle.
+
+    Returns:
+        float32 `[number, hidden]`.
+    """
+    dimensions = np.arange(hidden_size)
+    # In float64: an angle of hundreds of radians has few correct digits left in float32.
+    angles = np.arange(number)[:, None] / 10000.0 ** ((dimensions - dimensions % 2) / hidden_size)
+    return np.where(dimensions % 2, np.cos(angles), np.sin(angles)).astype(np.float32)
+
+
 class BertEmbeddings(nnx.Module):
-    """Embeddings of BERT (Devlin et al. 2018, figure 2), with learned positions."""
+    """Embeddings of BERT (Devlin et al. 2018, figure 2).
+
+    With positions by formula there is no table of them. With LayerNorm before the sub-layers there is none here: the
+    first layer normalises what it reads (Xiong et al. 2020, table 1).
+    """
 
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        """Makes the three tables; see `BertConfig` for their sizes."""
+        """Makes the tables; see `BertConfig` for their sizes."""
         self.config = config
+        self.dtype = dtype
         self.word_embeddings = embed(
             config,
             config.vocab_size,
@@ -32,11 +52,13 @@ class BertEmbeddings(nnx.Module):
             rngs=rngs,
             padded_to=padded_vocab_size(config.vocab_size),
         )
-        self.position_embeddings = embed(
-            config, config.max_position_embeddings, (None, "embed"), dtype=dtype, rngs=rngs
-        )
+        if config.position_embedding_type == "learned":
+            self.position_embeddings = embed(
+                config, config.max_position_embeddings, (None, "embed"), dtype=dtype, rngs=rngs
+            )
         self.token_type_embeddings = embed(config, config.type_vocab_size, (None, "embed"), dtype=dtype, rngs=rngs)
-        self.layer_norm = layer_norm(config, dtype=dtype, rngs=rngs)
+        if config.layer_norm_placement == "post":
+            self.layer_norm = layer_norm(config, dtype=dtype, rngs=rngs)
 
     def __call__(
         self, input_ids: jax.Array, token_type_ids: jax.Array, position_ids: jax.Array, keys: jax.Array | None = None
@@ -55,5 +77,13 @@ class BertEmbeddings(nnx.Module):
         # Two or so token types: a product with a one-hot matrix spares the gather and above all its scatter backwards.
         types = jax.nn.one_hot(token_type_ids, self.config.type_vocab_size, dtype=self.token_type_embeddings.dtype)
         type_table = self.token_type_embeddings.embedding[...].astype(types.dtype)
-        summed = self.word_embeddings(input_ids) + self.position_embeddings(position_ids) + types @ type_table
-        return dropout(self.layer_norm(summed), self.config.hidden_dropout_prob, keys)
+        summed = self.word_embeddings(input_ids) + self._positions(position_ids) + types @ type_table
+        if self.config.layer_norm_placement == "post":
+            summed = self.layer_norm(summed)
+        return dropout(summed, self.config.hidden_dropout_prob, keys)
+
+    def _positions(self, position_ids: jax.Array) -> jax.Array:
+        if self.config.position_embedding_type == "learned":
+            return self.position_embeddings(position_ids)
+        table = sinusoidal_positions(self.config.max_position_embeddings, self.config.hidden_size)
+        return jnp.take(jnp.asarray(table, self.dtype), position_ids, axis=0)

@@ -1,6 +1,10 @@
-"""The encoder: a stack of layers, each self-attention and a feed-forward network, post-LayerNorm as published."""
+"""The encoder: a stack of layers, each self-attention and a feed-forward network, and what is read out of it.
+
+LayerNorm follows each residual sum, as published; or, as an option, comes before each sub-layer.
+"""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -36,10 +40,26 @@ def attention_mask(segment_ids: jax.Array) -> jax.Array:
     return (same & (segment_ids > 0)[:, None, :])[:, None]
 
 
+def attention_weights(query: jax.Array, key: jax.Array, mask: jax.Array) -> jax.Array:
+    """Softmax, in float32, of the scaled products of queries and keys (Vaswani et al. 2017, section 3.2.1).
+
+    Args:
+        query: `[batch, query_length, heads, kv]`.
+        key: `[batch, key_length, heads, kv]`.
+        mask: booleans that broadcast to `[batch, heads, query_length, key_length]`.
+
+    Returns:
+        Float32 `[batch, heads, query_length, key_length]`. A query that may see nothing sees all keys alike.
+    """
+    query = query / math.sqrt(query.shape[-1])
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+    return jax.nn.softmax(jnp.where(mask, scores, _MASKED_SCORE), axis=-1)
+
+
 def attention(
     query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, rate: float, keys: jax.Array | None
 ) -> jax.Array:
-    """Scaled dot-product attention (Vaswani et al. 2017), softmax in float32, with dropout of the weights.
+    """Scaled dot-product attention (Vaswani et al. 2017), with dropout of the weights.
 
     Args:
         query: `[batch, query_length, heads, kv]`.
@@ -52,10 +72,17 @@ def attention(
     Returns:
         `[batch, query_length, heads, kv]`.
     """
-    query = query / math.sqrt(query.shape[-1])
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(jnp.where(mask, scores, _MASKED_SCORE), axis=-1).astype(value.dtype)
+    weights = attention_weights(query, key, mask).astype(value.dtype)
     return jnp.einsum("bhqk,bkhd->bqhd", dropout(weights, rate, keys), value)
+
+
+def residual(
+    config: BertConfig, norm: nnx.LayerNorm, hidden: jax.Array, sub_layer: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    """Adds a sub-layer's output to its input, with LayerNorm of the sum, or of what goes into the sub-layer."""
+    if config.layer_norm_placement == "pre":
+        return hidden + sub_layer(norm(hidden))
+    return norm(hidden + sub_layer(hidden))
 
 
 class SelfAttention(nnx.Module):
@@ -77,16 +104,24 @@ class SelfAttention(nnx.Module):
 
     def __call__(self, hidden: jax.Array, mask: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         """Maps `[batch, length, hidden]` to the same shape; mask `[batch, 1, length, length]`, keys `[batch]`."""
-        attended = attention(
-            self.query(hidden),
-            self.key(hidden),
-            self.value(hidden),
-            mask,
-            self.config.attention_probs_dropout_prob,
-            fold_in_each(keys, 0),
-        )
-        outputs = dropout(self.output(attended), self.config.hidden_dropout_prob, fold_in_each(keys, 1))
-        return self.layer_norm(hidden + outputs)
+
+        def attend(inputs: jax.Array) -> jax.Array:
+            attended = attention(
+                self.query(inputs),
+                self.key(inputs),
+                self.value(inputs),
+                mask,
+                self.config.attention_probs_dropout_prob,
+                fold_in_each(keys, 0),
+            )
+            return dropout(self.output(attended), self.config.hidden_dropout_prob, fold_in_each(keys, 1))
+
+        return residual(self.config, self.layer_norm, hidden, attend)
+
+    def weights(self, hidden: jax.Array, mask: jax.Array) -> jax.Array:
+        """Returns the attention weights, float32 `[batch, heads, length, length]`; arguments as of a call."""
+        inputs = self.layer_norm(hidden) if self.config.layer_norm_placement == "pre" else hidden
+        return attention_weights(self.query(inputs), self.key(inputs), mask)
 
 
 class FeedForward(nnx.Module):
@@ -102,8 +137,12 @@ class FeedForward(nnx.Module):
 
     def __call__(self, hidden: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         """Maps `[batch, length, hidden]` to the same shape; keys `[batch]`."""
-        outputs = self.output(activation(self.config, self.intermediate(hidden)))
-        return self.layer_norm(hidden + dropout(outputs, self.config.hidden_dropout_prob, fold_in_each(keys, 2)))
+
+        def transform(inputs: jax.Array) -> jax.Array:
+            outputs = self.output(activation(self.config, self.intermediate(inputs)))
+            return dropout(outputs, self.config.hidden_dropout_prob, fold_in_each(keys, 2))
+
+        return residual(self.config, self.layer_norm, hidden, transform)
 
 
 class EncoderLayer(nnx.Module):
@@ -119,15 +158,33 @@ class EncoderLayer(nnx.Module):
         return self.feed_forward(self.attention(hidden, mask, keys), keys)
 
 
+class LayerMixture(nnx.Module):
+    """A learned mixture of all layers' outputs (Peters et al. 2018, equation 1): softmax weights, times gamma."""
+
+    def __init__(self, config: BertConfig):
+        """Makes the weights, which begin equal, and gamma, which begins as 1."""
+        self.weights = nnx.Param(jnp.zeros(config.num_hidden_layers + 1), logical_axes=(None,))
+        self.gamma = nnx.Param(jnp.ones(()), logical_axes=())
+
+    def __call__(self, states: jax.Array) -> jax.Array:
+        """Maps `[num_hidden_layers + 1, batch, length, hidden]`, the embeddings' output first, to one such state."""
+        shares = self.gamma[...] * jax.nn.softmax(self.weights[...])
+        mixed = jnp.einsum("s,sblh->blh", shares.astype(states.dtype), states, preferred_element_type=jnp.float32)
+        return mixed.astype(states.dtype)
+
+
 class BertEncoder(nnx.Module):
     """The stack of layers, kept as one layer whose parameters have a leading axis, and run by a scan.
 
     Compilation time and program size do not grow with the depth.
+
+    With LayerNorm before the sub-layers, whatever is read of the stack passes the final LayerNorm (Xiong et al. 2020,
+    table 1), the last layer's output as well as any other: within the stack, states grow from layer to layer.
     """
 
     def __init__(self, config: BertConfig, *, execution: Execution, rngs: nnx.Rngs):
         """Makes the stacked layers."""
-        self.num_hidden_layers = config.num_hidden_layers
+        self.config = config
         self.execution = execution
 
         @nnx.split_rngs(splits=config.num_hidden_layers)
@@ -136,6 +193,8 @@ class BertEncoder(nnx.Module):
             return EncoderLayer(config, dtype=execution.jax_dtype, rngs=rngs)
 
         self.layers = stack(rngs)
+        if config.layer_norm_placement == "pre":
+            self.final_layer_norm = layer_norm(config, dtype=execution.jax_dtype, rngs=rngs)
 
     def __call__(self, hidden: jax.Array, segment_ids: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         """Encodes.
@@ -146,22 +205,73 @@ class BertEncoder(nnx.Module):
             keys: `[batch]` dropout keys, or None for no dropout.
 
         Returns:
-            `[batch, length, hidden]`, the last layer's output.
+            `[batch, length, hidden]`, the output of the last layer that is computed.
+        """
+        outputs, _ = self._scan(hidden, segment_ids, keys, self.config.num_computed_layers)
+        return self._read(outputs)
+
+    def states(
+        self, hidden: jax.Array, segment_ids: jax.Array, keys: jax.Array | None = None, layers: int | None = None
+    ) -> jax.Array:
+        """Returns `[layers + 1, batch, length, hidden]`: `hidden` itself, then each layer's output.
+
+        Args:
+            hidden: as of a call, like the next two.
+            segment_ids: see there.
+            keys: see there.
+            layers: how many to compute; all of them if None.
+        """
+        layers = self.config.num_hidden_layers if layers is None else layers
+        _, outputs = self._scan(hidden, segment_ids, keys, layers, lambda layer, before, after, mask: after)
+        return self._read(jnp.concatenate([hidden[None], outputs]))
+
+    def attention_weights(self, hidden: jax.Array, segment_ids: jax.Array) -> jax.Array:
+        """Returns every layer's attention weights, float32 `[num_hidden_layers, batch, heads, length, length]`."""
+        layers = self.config.num_hidden_layers
+        # The compiler merges the products of queries and keys with the layer's own.
+        _, weights = self._scan(
+            hidden, segment_ids, None, layers, lambda layer, before, after, mask: layer.attention.weights(before, mask)
+        )
+        return weights
+
+    def _read(self, states: jax.Array) -> jax.Array:
+        return self.final_layer_norm(states) if self.config.layer_norm_placement == "pre" else states
+
+    def _scan(
+        self,
+        hidden: jax.Array,
+        segment_ids: jax.Array,
+        keys: jax.Array | None,
+        layers: int,
+        observe: Callable[[EncoderLayer, jax.Array, jax.Array, jax.Array], jax.Array] | None = None,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Runs the first layers.
+
+        Args:
+            hidden: `[batch, length, hidden]`.
+            segment_ids: `[batch, length]`.
+            keys: `[batch]` dropout keys, or None.
+            layers: how many to run.
+            observe: what to keep of each layer, from the layer, its input, its output and the mask.
+
+        Returns:
+            The last output, and what was observed, with a leading axis of layers.
         """
         mask = attention_mask(segment_ids)
         graph, parameters = nnx.split(self.layers)
+        if layers < self.config.num_hidden_layers:
+            parameters = jax.tree.map(lambda leaf: leaf[:layers], parameters)
 
-        def apply_layer(hidden: jax.Array, layer: tuple) -> tuple[jax.Array, None]:
-            layer_parameters, index = layer
-            return nnx.merge(graph, layer_parameters)(hidden, mask, fold_in_each(keys, index)), None
+        def apply_layer(hidden: jax.Array, inputs: tuple) -> tuple[jax.Array, jax.Array | None]:
+            layer_parameters, index = inputs
+            layer = nnx.merge(graph, layer_parameters)
+            outputs = layer(hidden, mask, fold_in_each(keys, index))
+            return outputs, observe and observe(layer, hidden, outputs, mask)
 
-        unroll = min(self.execution.unroll, self.num_hidden_layers)
+        unroll = max(1, min(self.execution.unroll, layers))
         policy = REMAT_POLICIES[self.execution.remat]
         if policy is not None:
             # A loop keeps forward and backward apart; without one the compiler would merge the recomputation with what
             # it repeats, and keep all of it after all.
-            no_loop = unroll == self.num_hidden_layers
-            apply_layer = jax.checkpoint(apply_layer, policy=policy, prevent_cse=no_loop)
-        indices = jnp.arange(self.num_hidden_layers)
-        hidden, _ = jax.lax.scan(apply_layer, hidden, (parameters, indices), unroll=unroll)
-        return hidden
+            apply_layer = jax.checkpoint(apply_layer, policy=policy, prevent_cse=unroll == layers)
+        return jax.lax.scan(apply_layer, hidden, (parameters, jnp.arange(layers)), unroll=unroll)

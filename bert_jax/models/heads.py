@@ -1,10 +1,10 @@
-"""Vectors to logits: the pooler, the masked-LM head and the next-sentence head."""
+"""Vectors to logits: pooling, the masked-LM head and the next-sentence head."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from bert_jax.config import BertConfig
+from bert_jax.config import LAST_FOUR, BertConfig
 from bert_jax.models.layers import activation, layer_norm, linear
 
 
@@ -23,15 +23,64 @@ def gather_positions(hidden: jax.Array, positions: jax.Array) -> jax.Array:
     return jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
 
 
+def tokens_of_pairs(segment_ids: jax.Array, cls_positions: jax.Array) -> jax.Array:
+    """Which tokens belong to the pair that begins at each [CLS]; none where that is padding.
+
+    Args:
+        segment_ids: `[batch, length]`; 0 is padding.
+        cls_positions: `[batch, pairs]`.
+
+    Returns:
+        Booleans `[batch, pairs, length]`.
+    """
+    pairs = jnp.take_along_axis(segment_ids, cls_positions, axis=1)[:, :, None]
+    return (segment_ids[:, None, :] == pairs) & (pairs > 0)
+
+
+def mean_of_tokens(hidden: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Averages `[batch, length, hidden]` over `tokens` `[batch, pairs, length]`; of no tokens the mean is zero."""
+    # Zeros and ones are exact in any type, and the sum is kept in float32.
+    sums = jnp.einsum("bpl,blh->bph", tokens.astype(hidden.dtype), hidden, preferred_element_type=jnp.float32)
+    counts = jnp.maximum(tokens.sum(axis=-1, keepdims=True), 1)
+    return (sums / counts).astype(hidden.dtype)
+
+
+def max_of_tokens(hidden: jax.Array, tokens: jax.Array) -> jax.Array:
+    """The largest of `[batch, length, hidden]`, dimension by dimension, over `tokens`; of no tokens it is zero."""
+    lowest = jnp.finfo(hidden.dtype).min
+    largest = jnp.where(tokens[..., None], hidden[:, None], lowest).max(axis=2)
+    return jnp.where(tokens.any(axis=-1, keepdims=True), largest, 0)
+
+
 class Pooler(nnx.Module):
-    """A linear map and tanh of the [CLS] vector."""
+    """A linear map and tanh of what `BertConfig.pooling` makes of a text or pair; as published, its [CLS] vector."""
 
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         """Makes the linear map."""
-        self.dense = linear(config, config.hidden_size, config.hidden_size, ("embed",), (None,), dtype=dtype, rngs=rngs)
+        self.config = config
+        in_features = config.hidden_size * (LAST_FOUR if config.pooling == "last_four" else 1)
+        self.dense = linear(config, in_features, config.hidden_size, ("embed",), (None,), dtype=dtype, rngs=rngs)
 
-    def __call__(self, vectors: jax.Array) -> jax.Array:
-        """Maps `[..., hidden]` to the same shape."""
+    def __call__(self, states: jax.Array, segment_ids: jax.Array, cls_positions: jax.Array) -> jax.Array:
+        """Pools each text or pair.
+
+        Args:
+            states: `[batch, length, hidden]`, the encoder's output; for the pooling "last_four" the states of all
+                layers `[layers, batch, length, hidden]`, whose last four are joined from the lowest to the highest.
+            segment_ids: `[batch, length]`; 0 is padding.
+            cls_positions: `[batch, pairs]`.
+
+        Returns:
+            `[batch, pairs, hidden]`.
+        """
+        pooling = self.config.pooling
+        if pooling == "last_four":
+            vectors = jnp.concatenate([gather_positions(state, cls_positions) for state in states[-LAST_FOUR:]], -1)
+        elif pooling == "cls":
+            vectors = gather_positions(states, cls_positions)
+        else:
+            over_tokens = {"mean": mean_of_tokens, "max": max_of_tokens}[pooling]
+            vectors = over_tokens(states, tokens_of_pairs(segment_ids, cls_positions))
         return jnp.tanh(self.dense(vectors))
 
 

@@ -3,6 +3,7 @@
 Training, checkpoints and conversion see only the dict, under the field's names; Flax's containers stay in here.
 """
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -36,10 +37,10 @@ class Functional:
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self._pure(self._abstract_state))
 
     def apply(self, parameters: Parameters, *arguments: Any, method: str = "__call__", **keywords: Any) -> Any:
-        """Calls the module, or the named method of it, with these parameters."""
+        """Calls the module with these parameters, or a method of it or of a part of it, such as bert.hidden_states."""
         state = jax.tree.map(lambda leaf: leaf, self._abstract_state)
         nnx.replace_by_pure_dict(state, parameters)
-        return getattr(nnx.merge(self._graph, state), method)(*arguments, **keywords)
+        return operator.attrgetter(method)(nnx.merge(self._graph, state))(*arguments, **keywords)
 
     def logical_axes(self) -> Parameters:
         """For each parameter the names of its axes, None for one that is never cut; stacked ones begin with layers."""

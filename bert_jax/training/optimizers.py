@@ -29,14 +29,15 @@ def number_of_layer_axes(path: Sequence[Any]) -> int:
 def _is_decayed(path: Sequence[Any]) -> bool:
     names = path_names(path)
     is_bias = names[-1] == "bias" or names[-1].endswith("_bias")
-    return not is_bias and not any("layer_norm" in name for name in names)
+    return not is_bias and not any("layer_norm" in name or name == "layer_mixture" for name in names)
 
 
 def decay_mask(params: Any) -> Any:
     """Returns a tree like `params` of bools: True where weight decay (and LAMB's trust ratio) applies.
 
     By name, as in the original: not to biases (a leaf named "bias" or "..._bias") and not to anything below a node
-    whose name contains "layer_norm". Never by rank: a stacked bias is a matrix.
+    whose name contains "layer_norm"; nor to the weights of a mixture over layers, which zero would make even. Never by
+    rank: a stacked bias is a matrix.
     """
     return jax.tree_util.tree_map_with_path(lambda path, _: _is_decayed(path), params)
 

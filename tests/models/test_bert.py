@@ -1,99 +1,31 @@
 """The whole model against one in numpy (float64), written from the paper, and what must not change its results."""
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bert_jax.models.bert import token_arrays
 from bert_jax.models.dropout import row_keys
-
-erf = np.vectorize(math.erf)
-
-
-def gelu(x):
-    return x * 0.5 * (1 + erf(x / math.sqrt(2)))
-
-
-def gelu_tanh(x):
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-
-
-def layer_norm(x, p, epsilon=1e-12):
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon) * p["scale"] + p["bias"]
-
-
-def affine(x, p):
-    """A product with a kernel of any number of axes, seen as a matrix."""
-    kernel = p["kernel"].reshape(x.shape[-1], -1)
-    return x @ kernel + p["bias"].reshape(-1)
-
-
-def softmax(x):
-    exponentials = np.exp(x - x.max(-1, keepdims=True))
-    return exponentials / exponentials.sum(-1, keepdims=True)
-
-
-def encoder_layer(x, segments, p, heads, act):
-    """One layer for a single row `[length, hidden]`, head by head."""
-    p_attention = p["attention"]
-    query, key, value = (affine(x, p_attention[name]) for name in ("query", "key", "value"))
-    size = x.shape[-1] // heads
-    visible = (segments[:, None] == segments[None]) & (segments > 0)[None]
-    contexts = []
-    for head in range(heads):
-        part = slice(head * size, (head + 1) * size)
-        scores = query[:, part] @ key[:, part].T / math.sqrt(size)
-        contexts.append(softmax(np.where(visible, scores, -1e30)) @ value[:, part])
-    attended = affine(np.concatenate(contexts, -1), p_attention["output"])
-    x = layer_norm(x + attended, p_attention["layer_norm"])
-    p = p["feed_forward"]
-    return layer_norm(x + affine(act(affine(x, p["intermediate"])), p["output"]), p["layer_norm"])
-
-
-def reference(p, batch, config):
-    """Logits of the masked words (without the padding of the vocabulary) and of the pairs; the last hidden states."""
-    act = {"gelu": gelu, "gelu_tanh": gelu_tanh}[config.hidden_act]
-    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), p)
-    tables = p["bert"]["embeddings"]
-    words = tables["word_embeddings"]["embedding"]
-    masked_lm, next_sentence, last = [], [], []
-    for row in range(len(batch["input_ids"])):
-        x = (
-            words[batch["input_ids"][row]]
-            + tables["position_embeddings"]["embedding"][batch["position_ids"][row]]
-            + tables["token_type_embeddings"]["embedding"][batch["token_type_ids"][row]]
-        )
-        x = layer_norm(x, tables["layer_norm"])
-        for number in range(config.num_hidden_layers):
-            layer = jax.tree.map(lambda leaf, number=number: leaf[number], p["bert"]["encoder"]["layers"])
-            x = encoder_layer(x, batch["segment_ids"][row], layer, config.num_attention_heads, act)
-        last.append(x)
-        head = p["masked_lm"]
-        hidden = layer_norm(act(affine(x[batch["masked_positions"][row]], head["transform"])), head["layer_norm"])
-        masked_lm.append((hidden @ words.T + head["bias"])[:, : config.vocab_size])
-        pooled = np.tanh(affine(x[batch["cls_positions"][row]], p["bert"]["pooler"]["dense"]))
-        next_sentence.append(affine(pooled, p["next_sentence"]["dense"]))
-    return np.stack(masked_lm), np.stack(next_sentence), np.stack(last)
 
 
 @pytest.mark.parametrize("hidden_act", ["gelu", "gelu_tanh"])
-def test_forward_against_numpy(apply, config, parameters, batch, hidden_act):
+def test_forward_against_numpy(apply, config, parameters, batch, reference, hidden_act):
     config = dataclasses.replace(config, hidden_act=hidden_act)
     masked_lm, next_sentence = apply(config, parameters, batch)
-    expected_masked_lm, expected_next_sentence, _ = reference(parameters, batch, config)
+    expected = reference(parameters, batch, config)
     assert masked_lm.dtype == next_sentence.dtype == jnp.float32
-    np.testing.assert_allclose(masked_lm[..., : config.vocab_size], expected_masked_lm, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(next_sentence, expected_next_sentence, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(masked_lm[..., : config.vocab_size], expected.masked_lm, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(next_sentence, expected.next_sentence, rtol=1e-5, atol=1e-5)
 
 
-def test_the_two_gelus_differ(config, parameters, batch):
+def test_the_two_gelus_differ(config, parameters, batch, reference):
     """Otherwise the test above could not tell them apart."""
     exact, approximate = (
-        reference(parameters, batch, dataclasses.replace(config, hidden_act=act))[0] for act in ("gelu", "gelu_tanh")
+        reference(parameters, batch, dataclasses.replace(config, hidden_act=act)).masked_lm
+        for act in ("gelu", "gelu_tanh")
     )
     assert np.abs(exact - approximate).max() > 1e-4
 
@@ -167,16 +99,16 @@ def test_initial_values(build, config):
     assert not np.allclose(words, other["bert"]["embeddings"]["word_embeddings"]["embedding"])
 
 
-def test_bfloat16_is_close_and_keeps_float32_parameters_and_logits(build, apply, config, parameters, batch):
+def test_bfloat16_is_close_and_keeps_float32_parameters_and_logits(build, apply, config, parameters, batch, reference):
     assert {leaf.dtype for leaf in jax.tree.leaves(build(config, dtype="bfloat16").abstract())} == {
         jnp.dtype("float32")
     }
     masked_lm, next_sentence = apply(config, parameters, batch, dtype="bfloat16")
     assert masked_lm.dtype == next_sentence.dtype == jnp.float32
-    expected, expected_next_sentence, _ = reference(parameters, batch, config)
+    expected = reference(parameters, batch, config)
     masked_lm = np.asarray(masked_lm[..., : config.vocab_size])
-    assert 1e-6 < np.abs(masked_lm - expected).mean() < 0.02 * np.abs(expected).mean()
-    assert np.abs(next_sentence - expected_next_sentence).max() < 0.1
+    assert 1e-6 < np.abs(masked_lm - expected.masked_lm).mean() < 0.02 * np.abs(expected.masked_lm).mean()
+    assert np.abs(next_sentence - expected.next_sentence).max() < 0.1
 
 
 def equations(jaxpr):
@@ -187,6 +119,42 @@ def equations(jaxpr):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):
                 yield from equations(inner)
+
+
+def test_hidden_states_and_attention_weights_against_numpy(build, config, parameters, batch, reference):
+    model, tokens = build(config), token_arrays(batch)
+
+    @jax.jit
+    def observe(parameters):
+        return tuple(
+            model.apply(parameters, *tokens, method=method)
+            for method in ("bert", "bert.hidden_states", "bert.attention_weights")
+        )
+
+    output, states, weights = observe(parameters)
+    expected = reference(parameters, batch, config)
+    assert states.shape == (3, 4, 24, 16) and weights.shape == (2, 4, 2, 24, 24) and weights.dtype == jnp.float32
+    np.testing.assert_allclose(states, expected.states, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(states[-1], output, rtol=1e-6, atol=1e-6)
+    real = batch["segment_ids"] > 0
+    weights, expected_weights = (np.moveaxis(array, 3, 2) for array in (weights, expected.attention))
+    np.testing.assert_allclose(weights[:, real], expected_weights[:, real], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+    unseen = np.broadcast_to(~real[:, None, None], (4, 24, 2, 24)) & real[:, :, None, None]
+    assert (weights[:, unseen] == 0).all()
+
+
+def test_only_who_asks_for_the_layers_keeps_them(build, config, batch):
+    model = build(config)
+
+    def kept(*arguments, **method):
+        program = equations(jax.make_jaxpr(lambda p: model.apply(p, *arguments, **method))(model.abstract()).jaxpr)
+        (scan,) = (e for e in program if e.primitive.name == "scan")
+        return len(scan.outvars) - scan.params["num_carry"]
+
+    assert kept(batch) == 0
+    assert kept(*token_arrays(batch), method="bert.hidden_states") == 1
+    assert kept(*token_arrays(batch), method="bert.attention_weights") == 1
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -71,7 +71,8 @@ def test_methods_can_be_called_by_name(config, batch):
     model = Functional(lambda rngs: BertModel(config, rngs=rngs))
     values = model.init(jax.random.key(0))
     hidden = jax.random.normal(jax.random.key(1), (4, 24, 16))
-    pooled = jax.jit(lambda values: model.apply(values, hidden, batch["cls_positions"], method="pool"))(values)
+    places = batch["segment_ids"], batch["cls_positions"]
+    pooled = jax.jit(lambda values: model.apply(values, hidden, *places, method="pooler"))(values)
     kernel = values["pooler"]["dense"]["kernel"]
     expected = np.tanh(np.asarray(hidden)[np.arange(4)[:, None], batch["cls_positions"]] @ np.asarray(kernel))
     np.testing.assert_allclose(pooled, expected, rtol=1e-5, atol=1e-5)

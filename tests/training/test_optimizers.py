@@ -175,6 +175,10 @@ def test_masks_go_by_name_and_not_by_rank():
         "head/query": True,
         "head/bias_free": True,
     }
+    # Weights over layers are no matrix of features.
+    assert not any(
+        flat(optimizers.decay_mask({"layer_mixture": {"weights": jnp.zeros(3), "gamma": jnp.ones(())}})).values()
+    )
 
 
 def test_layer_axes():
