@@ -3,13 +3,13 @@
 Example: python -m launch.fill_mask --model=runs/tiny --text='The capital of France is [MASK].' --top_k=5
 """
 
-import pathlib
 import sys
 from collections.abc import Sequence
 
 from absl import flags
 
 from bert_jax.errors import UserError
+from bert_jax.interop.pretrained import open_pretrained
 from bert_jax.text.tokenizer import MASK
 from launch.command import run
 
@@ -17,7 +17,9 @@ from launch.command import run
 def define_flags(values: flags.FlagValues) -> None:
     """Adds the flags of this launcher."""
     here = {"flag_values": values}
-    flags.DEFINE_string("model", None, "Folder of a run, or of one of its checkpoints.", **here)
+    flags.DEFINE_string(
+        "model", None, "A run's or a checkpoint's folder, a Hugging Face directory or Google's files.", **here
+    )
     flags.DEFINE_string("checkpoint", "latest", "Of a run's folder: latest, best, or a step.", **here)
     flags.DEFINE_multi_string("text", [], f"A text with {MASK} in it; may repeat.", **here)
     flags.DEFINE_integer("top_k", 5, "Suggestions for each blank.", **here)
@@ -26,7 +28,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def execute(values: flags.FlagValues) -> int:
     """Prints suggestions for each text."""
     if not values.model:
-        raise UserError("--model is missing: the folder of a run (its --workdir)")
+        raise UserError("--model is missing: the folder of a run (its --workdir), or another model")
     if not values.text:
         raise UserError(f"--text is missing: a text with {MASK} in it")
     if values.top_k < 1:
@@ -34,24 +36,24 @@ def execute(values: flags.FlagValues) -> int:
     for text in values.text:
         if MASK not in text:
             raise UserError(f"no {MASK} in {text!r}: put it where a word is wanted, such as 'The sky is {MASK}.'")
-    if not pathlib.Path(values.model).is_dir():
-        raise UserError(f"--model={values.model}: no such directory")
+    try:
+        model = open_pretrained(values.model, values.checkpoint)
+    except UserError as error:
+        raise UserError(f"--model={values.model}: {error}") from error
+    if model.model_class not in ("BertForPreTraining", "BertForMaskedLM"):
+        raise UserError(
+            f"--model={values.model} is a {model.model_class}, without a head that predicts words: give a model for"
+            " pre-training or masked language modelling"
+        )
+    tokenizer = model.load_tokenizer()
 
-    from bert_jax.config import BertConfig
     from bert_jax.tasks.fill_mask import encode_text, fill_masks, format_suggestions
-    from bert_jax.tasks.pretraining import PreTraining
-    from bert_jax.text.tokenizers import load_tokenizer
-    from bert_jax.training.checkpoints import open_model
 
-    model = open_model(values.model, values.checkpoint)
-    tokenizer = load_tokenizer(model.files / "tokenizer")
-    config = BertConfig.from_json(model.run["architecture"])
     for text in values.text:
-        encode_text(tokenizer, text, config.max_position_embeddings)
-    task = PreTraining(config)
+        encode_text(tokenizer, text, model.config.max_position_embeddings)
     parameters = model.load_parameters()
     for text in values.text:
-        print(format_suggestions(text, fill_masks(task, parameters, tokenizer, text, values.top_k)))
+        print(format_suggestions(text, fill_masks(model.config, parameters, tokenizer, text, values.top_k)))
     return 0
 
 

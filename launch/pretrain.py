@@ -14,11 +14,13 @@ from absl import flags
 
 from bert_jax.data.rows import RowStore, open_rows
 from bert_jax.errors import UserError
+from bert_jax.interop.pretrained import open_pretrained
 from bert_jax.tasks.pretraining_recipe import Phase, Pretrain
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.tokenizers import load_tokenizer
 from bert_jax.training.run_identity import check_identity, read_identity, write_identity
 from bert_jax.training.run_lock import lock_run
+from bert_jax.training.vocabulary_growth import words_added_since
 from launch.command import run
 from launch.configuration import load_pretrain
 
@@ -32,7 +34,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string("gin_param", [], "A binding such as 'pretrain.steps=200'; may repeat.", **here)
     flags.DEFINE_multi_string("data_dir", [], "Directory of rows; may repeat, one for each length.", **here)
     flags.DEFINE_string("workdir", None, "Folder of the run: log, curves, checkpoints.", **here)
-    flags.DEFINE_string("init_from", None, "Begin a new run from the weights of this one.", **here)
+    flags.DEFINE_string("init_from", None, "Begin a new run from the weights of this model, of any kind.", **here)
     flags.DEFINE_bool(
         "allow_schedule_change", False, "Resume although the learning rate's course is not the same.", **here
     )
@@ -66,7 +68,7 @@ def _execute(values: flags.FlagValues, held: contextlib.ExitStack) -> int:
     identity = recipe.identity(phases, {"tokenizer": tokenizer.fingerprint, **data})
     workdir = pathlib.Path(values.workdir)
     saved_identity = read_identity(workdir)
-    identity["init_from"] = init_from = _source_of_weights(values.init_from, workdir, saved_identity)
+    identity["init_from"] = init_from = _source_of_weights(values.init_from, workdir, saved_identity, tokenizer)
     _check_workdir(workdir, saved_identity, identity, recipe, len(phases), values.allow_schedule_change)
     _make_directory("workdir", workdir)
     held.enter_context(lock_run(workdir))
@@ -79,6 +81,7 @@ def _execute(values: flags.FlagValues, held: contextlib.ExitStack) -> int:
     if values.compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", values.compilation_cache_dir)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    from bert_jax.interop.starting_weights import load_starting_weights
     from bert_jax.models.parameters import count_parameters
     from bert_jax.parallel.mesh import check_batch, make_mesh, replicated
     from bert_jax.tasks.pretraining import PreTraining
@@ -113,7 +116,11 @@ def _execute(values: flags.FlagValues, held: contextlib.ExitStack) -> int:
 
     def begin():
         state = jax.jit(create, out_shardings=replicated(mesh))(jax.random.key(recipe.seed))
-        return state._replace(params=_initialize_from(init_from, state.params)) if init_from else state
+        if not init_from:
+            return state
+        params, report = load_starting_weights(init_from, state.params, tokenizer)
+        print("\n".join(report))
+        return state._replace(params=jax.device_put(params, jax.tree.map(lambda leaf: leaf.sharding, state.params)))
 
     # A new run takes its folder only when nothing more can be wrong with what was asked for.
     state = None if saved_identity else begin()
@@ -207,12 +214,19 @@ def _with_vocabulary(recipe: Pretrain, stores: dict[int, RowStore], tokenizer: T
     return recipe
 
 
-def _source_of_weights(given: str | None, workdir: pathlib.Path, saved: dict | None) -> str | None:
+def _source_of_weights(
+    given: str | None, workdir: pathlib.Path, saved: dict | None, tokenizer: Tokenizer
+) -> str | None:
     """Returns whose weights the run begins with; a run that was stopped is resumed with the flag or without it."""
     source = str(pathlib.Path(given).absolute()) if given else None
     if not saved:
-        if source and not pathlib.Path(source).is_dir():
-            raise UserError(f"--init_from={given}: no such directory")
+        if source:
+            try:
+                model = open_pretrained(source)
+                if model.tokenizer_directory:
+                    words_added_since(model.load_tokenizer(), tokenizer, source)
+            except UserError as error:
+                raise UserError(f"--init_from={given}: {error}") from error
         return source
     if source not in (None, saved.get("init_from")):
         raise UserError(f"--init_from is for new runs, and {workdir} holds one: leave it out, or use another --workdir")
@@ -248,18 +262,6 @@ def _make_directory(flag: str, path: pathlib.Path) -> None:
         raise UserError(f"cannot make --{flag}={path}: {error.strerror or error}; give another") from error
     if not os.access(path, os.W_OK):
         raise UserError(f"cannot write to --{flag}={path}: no permission; give another")
-
-
-def _initialize_from(source: str, params):
-    import jax
-
-    from bert_jax.training.checkpoints import open_model
-    from bert_jax.training.initialization import load_matching
-
-    loaded, report = load_matching(params, open_model(source).load_parameters(), source)
-    print(f"weights of {source}:")
-    print("\n".join(report.lines()))
-    return jax.device_put(loaded, jax.tree.map(lambda leaf: leaf.sharding, params))
 
 
 def _compile_phases(recipe, phases: Sequence[Phase], stores, tokenizer, task, optimizer, rate, abstract_state, mesh):

@@ -82,10 +82,10 @@ _ROOMS = {
     "text": {"config", "errors"},
     "data": {"text", "config", "errors"},
     "models": {"config", "errors"},
-    "interop": {"models", "data", "text", "config", "errors"},
     "parallel": {"models", "data", "text", "config", "errors"},
     "training": {"models", "data", "text", "config", "errors"},
-    "tasks": {"training", "parallel", "interop", "models", "data", "text", "config", "errors"},
+    "interop": {"training", "models", "data", "text", "config", "errors"},
+    "tasks": {"training", "parallel", "models", "data", "text", "config", "errors"},
 }
 
 

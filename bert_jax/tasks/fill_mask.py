@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from bert_jax.config import BertConfig
 from bert_jax.errors import UserError
-from bert_jax.tasks.pretraining import PreTraining
+from bert_jax.models.registry import build_model
 from bert_jax.text.tokenizer import MASK, Tokenizer
 
 # Lengths are rounded up to a multiple of this, so that texts of similar length share a compiled program.
@@ -35,13 +36,13 @@ def encode_text(tokenizer: Tokenizer, text: str, max_length: int) -> list[int]:
 
 
 def fill_masks(
-    task: PreTraining, parameters: Any, tokenizer: Tokenizer, text: str, top_k: int
+    config: BertConfig, parameters: Any, tokenizer: Tokenizer, text: str, top_k: int
 ) -> list[list[Suggestion]]:
     """Suggests words for each [MASK] of a text.
 
     Args:
-        task: says what the model is.
-        parameters: of the model.
+        config: the architecture.
+        parameters: of any model with a masked-LM head.
         tokenizer: of the model.
         text: with one or several blanks.
         top_k: suggestions per blank.
@@ -49,9 +50,9 @@ def fill_masks(
     Returns:
         For each blank in order, the likeliest first.
     """
-    ids = encode_text(tokenizer, text, task.config.max_position_embeddings)
+    ids = encode_text(tokenizer, text, config.max_position_embeddings)
     positions = [position for position, token in enumerate(ids) if token == tokenizer.mask_id]
-    length = min(-(-len(ids) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE, task.config.max_position_embeddings)
+    length = min(-(-len(ids) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE, config.max_position_embeddings)
     input_ids = np.zeros((1, length), np.int32)
     input_ids[0, : len(ids)] = ids
     used = np.arange(length)[None] < len(ids)
@@ -61,9 +62,18 @@ def fill_masks(
         "position_ids": np.where(used, np.arange(length)[None], 0).astype(np.int32),
         "segment_ids": used.astype(np.int32),
         "masked_positions": np.asarray([positions], np.int32),
-        "cls_positions": np.zeros((1, 1), np.int32),
     }
-    logits = np.asarray(_compiled(task)(parameters, batch))[0, :, : task.config.vocab_size]
+    # Pooler and next-sentence head have no part in it.
+    encoder = {name: part for name, part in parameters["bert"].items() if name != "pooler"}
+    used_parameters = {"bert": encoder, "masked_lm": parameters["masked_lm"]}
+    return likeliest_words(np.asarray(_compiled(config)(used_parameters, batch))[0], tokenizer, top_k)
+
+
+def likeliest_words(logits: np.ndarray, tokenizer: Tokenizer, top_k: int) -> list[list[Suggestion]]:
+    """Returns for each row of masked-LM logits `[positions, vocab]` its best words, the likeliest first."""
+    # Some models have embeddings for more ids than their tokenizer. In float32 the sum over a vocabulary is off by
+    # more than a thousandth.
+    logits = logits[:, : tokenizer.vocab_size].astype(np.float64)
     probabilities = np.exp(logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True))
     best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top_k]
     return [
@@ -73,8 +83,8 @@ def fill_masks(
 
 
 @functools.cache
-def _compiled(task: PreTraining) -> Any:
-    return jax.jit(lambda parameters, batch: task.model.apply(parameters, batch)[0])
+def _compiled(config: BertConfig) -> Any:
+    return jax.jit(build_model("BertForMaskedLM", config).apply)
 
 
 def format_suggestions(text: str, suggestions: Sequence[Sequence[Suggestion]]) -> str:

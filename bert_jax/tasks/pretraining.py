@@ -1,6 +1,6 @@
 """Masked-language modelling and next-sentence prediction (Devlin et al. 2018, section 3.1)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,6 +27,26 @@ class PreTraining:
     def init(self, key: jax.Array) -> Parameters:
         """Returns initial parameters."""
         return self.model.init(key)
+
+    def with_heads(self, parameters: Parameters) -> tuple[Parameters, Sequence[str]]:
+        """Fits the parameters of a model of another class to this task.
+
+        Heads of other tasks are left out; those that are missing here become zeros.
+
+        Returns:
+            The parameters, and which heads were missing: "masked_lm", "next_sentence" (also without a pooler).
+        """
+        wanted = self.model.abstract()
+        missing = [name for name in wanted if name not in parameters]
+        if "pooler" not in parameters["bert"] and "next_sentence" not in missing:
+            missing.append("next_sentence")
+
+        def zeros(tree: Any) -> Any:
+            return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tree)
+
+        filled = {name: parameters[name] if name in parameters else zeros(tree) for name, tree in wanted.items()}
+        filled["bert"] = {"pooler": zeros(wanted["bert"]["pooler"]), **parameters["bert"]}
+        return filled, missing
 
     def loss_weights(self, batch: Batch) -> Scalars:
         """Counts the masked tokens and the labelled pairs of a batch."""

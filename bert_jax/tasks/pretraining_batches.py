@@ -38,8 +38,9 @@ def evaluation_batches(
     max_rows: int | None,
     evaluate: Callable[[Any, Any], dict[str, float]],
     mesh: Any,
+    split: str = VALIDATION,
 ) -> Callable[[Any], dict[str, float]]:
-    """Returns a function from parameters to the metrics of the validation rows, beside the baselines' on the same rows.
+    """Returns a function from parameters to the metrics of a split's rows, beside the baselines' on the same rows.
 
     Args:
         maker: of the batches.
@@ -48,6 +49,7 @@ def evaluation_batches(
         max_rows: at most so many rows, rounded up to whole batches; None for all.
         evaluate: parameters and device batches to metrics.
         mesh: the batches' devices.
+        split: which rows.
     """
     max_batches = None if max_rows is None else -(-max_rows // batch_size)
     # The rows and their masks are the same each time, and so are the baselines.
@@ -57,7 +59,7 @@ def evaluation_batches(
         baselines = None if scored else PreTrainingBaselines(store.token_counts)
 
         def batches():
-            for batch in maker.evaluation(VALIDATION, batch_size, max_batches):
+            for batch in maker.evaluation(split, batch_size, max_batches):
                 if baselines:
                     baselines.add(batch)
                 yield put_batch(mesh, batch)

@@ -7,7 +7,6 @@ the configuration as they were. Saving is asynchronous, and an unfinished save i
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import re
@@ -22,13 +21,22 @@ from etils import epath
 
 from bert_jax.errors import TrainingError, UserError
 from bert_jax.training.checksums import tree_checksums
+from bert_jax.training.saved_models import (
+    BEST_METRIC,
+    DIRECTORY,
+    FILES,
+    RUN,
+    STATE,
+    SavedModel,
+    check_checksums,
+    leaves_by_path,
+    open_model,
+    read_run,
+)
 
-DIRECTORY = "checkpoints"
+__all__ = ["BEST_METRIC", "DIRECTORY", "CheckpointStore", "SavedModel", "open_model", "write_model"]
+
 DAMAGED_DIRECTORY = "damaged_checkpoints"
-_STATE, _RUN, _FILES = "state", "run", "files"
-_RUN_FILE = "metadata"  # what orbax's JsonCheckpointHandler calls its file
-# The metric by which the best checkpoint is told, of the validation split.
-BEST_METRIC = "loss"
 
 
 class FilesHandler(ocp.CheckpointHandler):
@@ -55,6 +63,19 @@ class FilesSave(ocp.args.CheckpointArgs):
     """The files to save: content by relative path."""
 
     files: Mapping[str, bytes]
+
+
+def _handler_registry() -> ocp.handlers.DefaultCheckpointHandlerRegistry:
+    """Which of orbax's handlers, and ours, takes each item of a checkpoint."""
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    for name, save, restore, handler in (
+        (STATE, ocp.args.StandardSave, ocp.args.StandardRestore, ocp.StandardCheckpointHandler()),
+        (RUN, ocp.args.JsonSave, ocp.args.JsonRestore, ocp.JsonCheckpointHandler()),
+    ):
+        registry.add(name, save, handler)
+        registry.add(name, restore, handler)
+    registry.add(FILES, FilesSave, FilesHandler())
+    return registry
 
 
 class _LatestAndBest:
@@ -94,22 +115,16 @@ class CheckpointStore:
         self._manager = self._open()
         for step in self.steps():
             with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-                self._losses[step] = float(_read_run(self._directory / str(step))["validation"][BEST_METRIC])
+                self._losses[step] = float(read_run(self._directory / str(step))["validation"][BEST_METRIC])
 
     def _open(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_LatestAndBest(self._keep, self._losses), cleanup_tmp_directories=True
         )
-        registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
-        for name, save, restore, handler in (
-            (_STATE, ocp.args.StandardSave, ocp.args.StandardRestore, ocp.StandardCheckpointHandler()),
-            (_RUN, ocp.args.JsonSave, ocp.args.JsonRestore, ocp.JsonCheckpointHandler()),
-        ):
-            registry.add(name, save, handler)
-            registry.add(name, restore, handler)
-        registry.add(_FILES, FilesSave, FilesHandler())
         with self._saving():
-            return ocp.CheckpointManager(epath.Path(self._directory), options=options, handler_registry=registry)
+            return ocp.CheckpointManager(
+                epath.Path(self._directory), options=options, handler_registry=_handler_registry()
+            )
 
     def steps(self) -> list[int]:
         """The steps that have a finished checkpoint, in order."""
@@ -121,7 +136,7 @@ class CheckpointStore:
 
     def train_seconds(self, step: int) -> float:
         """How long the run had trained up to this step; 0 where it has no checkpoint."""
-        return _read_run(self._directory / str(step)).get("train_seconds", 0.0) if step in self.steps() else 0.0
+        return read_run(self._directory / str(step)).get("train_seconds", 0.0) if step in self.steps() else 0.0
 
     def save(
         self,
@@ -213,13 +228,13 @@ class CheckpointStore:
         return None
 
     def _restore(self, step: int, abstract_state: Any) -> Any:
-        checksums = _read_run(self._directory / str(step))["checksums"]
-        for item in (_STATE, _FILES):
+        checksums = read_run(self._directory / str(step))["checksums"]
+        for item in (STATE, FILES):
             if not (self._directory / str(step) / item).is_dir():
                 raise ValueError(f"{item} is missing")
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
-        state = self._manager.restore(step, args=arguments)[_STATE]
-        _check(state, checksums)
+        state = self._manager.restore(step, args=arguments)[STATE]
+        check_checksums(state, checksums)
         return state
 
     def _set_aside(self, damaged: Mapping[int, str]) -> None:
@@ -240,18 +255,6 @@ class CheckpointStore:
             self._manager.close()
 
 
-def _read_run(checkpoint: pathlib.Path) -> dict[str, Any]:
-    return json.loads((checkpoint / _RUN / _RUN_FILE).read_text())
-
-
-def _check(tree: Any, checksums: Mapping[str, int], prefix: str = "") -> None:
-    """Raises a ValueError that names an array which is not as it was saved."""
-    found, _ = tree_checksums(tree)
-    for name, checksum in found.items():
-        if checksums.get(prefix + name) != checksum:
-            raise ValueError(f"{prefix}{name} is not as it was saved: its checksum differs")
-
-
 def _system_error(error: Exception) -> str | None:
     """What the operating system said, as orbax passes it on, or tensorstore in its text; None if it did not."""
     if isinstance(error, OSError):
@@ -260,87 +263,37 @@ def _system_error(error: Exception) -> str | None:
     return os.strerror(int(code[1])) if code else None
 
 
-@dataclasses.dataclass(frozen=True)
-class SavedModel:
-    """A checkpoint opened for use rather than for training.
-
-    Attributes:
-        step: updates made.
-        run: the JSON that was saved with it.
-        files: the folder of the saved files; the tokenizer is in files/tokenizer.
-        path: the checkpoint's folder.
-    """
-
-    step: int
-    run: Mapping[str, Any]
-    files: pathlib.Path
-    path: pathlib.Path
-
-    def load_parameters(self, abstract_parameters: Any | None = None) -> Any:
-        """Reads the parameters alone, not the optimizer's state.
-
-        Args:
-            abstract_parameters: shapes, dtypes and shardings; as saved, on the first device, if None.
-
-        Raises:
-            UserError: the checkpoint is damaged.
-        """
-        try:
-            return self._load_parameters(abstract_parameters)
-        except Exception as error:  # orbax and tensorstore raise whatever the damage leads them to
-            raise UserError(f"{self.path} is damaged: {' '.join(str(error).split())[:200]}; use another one") from error
-
-    def _load_parameters(self, abstract_parameters: Any | None) -> Any:
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            metadata = checkpointer.metadata(self.path / _STATE).item_metadata.tree["params"]
-            if abstract_parameters is None:
-                device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-                abstract_parameters = jax.tree.map(
-                    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), metadata
-                )
-            item = {"params": abstract_parameters}
-            arguments = ocp.args.PyTreeRestore(
-                item, restore_args=ocp.checkpoint_utils.construct_restore_args(item), partial_restore=True
-            )
-            parameters = checkpointer.restore(self.path / _STATE, arguments)["params"]
-        _check(parameters, self.run["checksums"], "params/")
-        return parameters
-
-
-def open_model(path: str | pathlib.Path, step: str = "latest") -> SavedModel:
-    """Opens a run's folder, or one of its checkpoints' folders.
+def write_model(path: pathlib.Path, parameters: Any, run: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+    """Writes a checkpoint without an optimizer's state, laid out as RUN/checkpoints/STEP, for `open_model`.
 
     Args:
-        path: the run's folder (--workdir), or RUN/checkpoints/STEP, wherever it was copied to.
-        step: "latest", "best" (lowest validation loss) or a number; for a run's folder.
+        path: the checkpoint's folder; must not exist.
+        parameters: a nested dict of arrays.
+        run: JSON values; the architecture, the model's class, its labels, its step.
+        files: content by relative path; the tokenizer's under tokenizer/.
+
+    Raises:
+        UserError: the parameters hold a number that is not finite, or the folder cannot be written.
     """
-    path = pathlib.Path(path).absolute()
-    if not path.is_dir():
-        raise UserError(f"no model at {path}: no such directory")
-    if (path / _STATE).is_dir():
-        return _open_checkpoint(path)
-    candidates = sorted(
-        (int(entry.name) for entry in (path / DIRECTORY).glob("*") if entry.name.isdigit() and entry.is_dir()),
-        reverse=True,
+    state = {"params": parameters}
+    checksums: dict[str, int] = {}
+    for name, leaf in leaves_by_path(state).items():
+        checksum, is_finite = tree_checksums({name: leaf})
+        if not is_finite:
+            raise UserError(f"{name.removeprefix('params/')} holds numbers that are not finite: use another model")
+        checksums |= checksum
+    record = {**run, "checksums": checksums}
+    items = ocp.args.Composite(
+        **{STATE: ocp.args.PyTreeSave(state), RUN: ocp.args.JsonSave(record), FILES: FilesSave(files)}
     )
-    if not candidates:
-        raise UserError(f"no model at {path}: it holds no finished checkpoint; give the --workdir of a training run")
-    if step == "latest":
-        return _open_checkpoint(path / DIRECTORY / str(candidates[0]))
-    if step == "best":
-        opened = [_open_checkpoint(path / DIRECTORY / str(candidate)) for candidate in candidates]
-        evaluated = [model for model in opened if model.run.get("validation")]
-        if not evaluated:
-            raise UserError(f"{path} has no checkpoint with a validation loss: use the latest")
-        return min(evaluated, key=lambda model: model.run["validation"][BEST_METRIC])
-    if step in map(str, candidates):
-        return _open_checkpoint(path / DIRECTORY / step)
-    raise UserError(f"{path} has no checkpoint of step {step}: it has {', '.join(map(str, reversed(candidates)))}")
-
-
-def _open_checkpoint(path: pathlib.Path) -> SavedModel:
+    registry = _handler_registry()
+    # Trained weights hardly shrink, and compressing them takes three times as long and all of the model's size again.
+    registry.add(STATE, ocp.args.PyTreeSave, ocp.PyTreeCheckpointHandler(use_compression=False))
     try:
-        run = _read_run(path)
-        return SavedModel(step=run["step"], run=run, files=path / _FILES, path=path)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{path} is not a readable checkpoint: {' '.join(str(error).split())[:200]}") from error
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler(handler_registry=registry)) as checkpointer:
+            checkpointer.save(epath.Path(path.absolute()), items)
+    except (OSError, ValueError) as error:
+        reason = _system_error(error)
+        if reason is None:
+            raise
+        raise UserError(f"cannot write {path}: {reason}; make room there, or choose another folder") from error

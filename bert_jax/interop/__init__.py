@@ -1,0 +1,1 @@
+"""Other people's files: Hugging Face directories and Google's TensorFlow checkpoints, beside bert_jax's own."""

@@ -1,0 +1,219 @@
+"""Hugging Face directories: config.json, weights in safetensors (one file or shards), and a tokenizer's files.
+
+Neither torch nor transformers is needed. What is written opens there by `from_pretrained`, and no weight is missing or
+unexpected.
+"""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bert_jax.config import BertConfig
+from bert_jax.errors import UserError
+from bert_jax.interop.json_config import bert_config, read_json_object, shared_fields
+from bert_jax.interop.names import HUGGINGFACE
+from bert_jax.interop.tensor_files import Match, disassemble, match_tensors
+from bert_jax.text.tokenizer import Tokenizer, write_json
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
+# gelu_new and gelu_pytorch_tanh are the same function; gelu_new is the name that every version of transformers knows.
+_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+_ACTIVATION_NAMES = {"gelu": "gelu", "gelu_tanh": "gelu_new"}
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+# The options of ours that Hugging Face's BertModel does not have, with the value that says that they are off.
+_PUBLISHED = {
+    "position_embedding_type": "learned",
+    "layer_norm_placement": "post",
+    "encoder_output": "last",
+    "pooling": "cls",
+}
+
+
+class SafetensorsReader:
+    """The tensors of one or several safetensors files.
+
+    A file is mapped into memory anew for each tensor, so that the pages of those already read do not pile up.
+
+    Attributes:
+        shapes: of the floating-point tensors, by name.
+    """
+
+    def __init__(self, files: Mapping[str, pathlib.Path]):
+        """Takes the file of each tensor."""
+        self._files = files
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        by_file: dict[pathlib.Path, list[str]] = {}
+        for name, path in files.items():
+            by_file.setdefault(path, []).append(name)
+        for path, tensor_names in by_file.items():
+            with _open(path) as file:
+                absent = sorted(set(tensor_names) - set(file.keys()))
+                if absent:
+                    raise UserError(f"{path} lacks {absent[0]}, which {INDEX_FILE} says it holds: copy both again")
+                for name in tensor_names:
+                    view = file.get_slice(name)
+                    if view.get_dtype() in _FLOATS:
+                        self.shapes[name] = tuple(view.get_shape())
+
+    def read(self, name: str) -> np.ndarray:
+        """Reads one tensor as float32."""
+        import ml_dtypes  # noqa: F401, teaches numpy what bfloat16 is
+
+        with _open(self._files[name]) as file:
+            return file.get_tensor(name).astype(np.float32, copy=False)
+
+
+def _open(path: pathlib.Path) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(path, framework="np")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; copy the model again") from error
+    except SafetensorError as error:
+        raise UserError(f"{path} is truncated or damaged ({error}): copy it again") from error
+
+
+def is_directory_of(path: pathlib.Path) -> bool:
+    """Whether a directory looks like a Hugging Face model, or would with its configuration."""
+    return any((path / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, *_PICKLED))
+
+
+def open_directory(directory: pathlib.Path) -> tuple[Match, SafetensorsReader]:
+    """Reads configuration and headers, no weights.
+
+    Raises:
+        UserError: the directory does not hold a BERT, or not all of it.
+    """
+    path = directory / CONFIG_FILE
+    fields = read_json_object(path)
+    _check_architecture(path, fields)
+    config = bert_config(path, fields, _ACTIVATIONS)
+    files, source = _tensor_files(directory)
+    reader = SafetensorsReader(files)
+    declared = fields.get("architectures")
+    match = match_tensors(
+        HUGGINGFACE,
+        reader.shapes,
+        config,
+        str(source),
+        declared_class=declared[0] if isinstance(declared, list) and declared else None,
+        labels=_labels(path, fields),
+    )
+    return match, reader
+
+
+def _check_architecture(path: pathlib.Path, fields: Mapping[str, Any]) -> None:
+    """Raises a UserError for what is not a BERT, or one with options that ours does not have."""
+    model_type = fields.get("model_type", "bert")
+    if model_type != "bert":
+        raise UserError(f"{path} describes a model of type {model_type!r}, not 'bert': only BERT can be read")
+    positions = fields.get("position_embedding_type", "absolute")
+    if positions not in (None, "absolute"):
+        raise UserError(f"{path}: position_embedding_type is {positions!r}: only absolute positions can be read")
+    for option in ("is_decoder", "add_cross_attention", "pruned_heads"):
+        if fields.get(option):
+            raise UserError(f"{path}: {option} is {fields[option]!r}: only BERT as an encoder, unpruned, can be read")
+
+
+def _tensor_files(directory: pathlib.Path) -> tuple[dict[str, pathlib.Path], pathlib.Path]:
+    """Where each tensor lies, and the file that says so."""
+    weights, index = directory / WEIGHTS_FILE, directory / INDEX_FILE
+    if weights.is_file():
+        with _open(weights) as file:
+            return dict.fromkeys(file.keys(), weights), weights
+    if index.is_file():
+        weight_map = read_json_object(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(
+            isinstance(shard, str) and pathlib.PurePath(shard).name == shard for shard in weight_map.values()
+        ):
+            raise UserError(f"{index} is damaged (weight_map does not name files beside it): copy it again")
+        return {name: directory / shard for name, shard in weight_map.items()}, index
+    for name in _PICKLED:
+        if (directory / name).is_file():
+            raise UserError(
+                f"{directory / name} is pickled, and unpickling runs code: convert it where torch and transformers are"
+                " installed, by AutoModel.from_pretrained(DIR).save_pretrained(NEW_DIR)"
+            )
+    raise UserError(f"{directory} has a {CONFIG_FILE} but no weights: neither {WEIGHTS_FILE} nor {INDEX_FILE}")
+
+
+def _labels(path: pathlib.Path, fields: Mapping[str, Any]) -> tuple[str, ...] | None:
+    by_id = fields.get("id2label")
+    if by_id is None:
+        return None
+    try:
+        labels = {int(index): str(label) for index, label in by_id.items()}
+        return tuple(labels[index] for index in range(len(labels))) or None
+    except (AttributeError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: id2label must name the labels 0, 1, 2 and so on: mend it") from error
+
+
+def check_writable(config: BertConfig) -> None:
+    """Raises a UserError unless Hugging Face's BertModel can be this architecture."""
+    for name, published in _PUBLISHED.items():
+        value = getattr(config, name)
+        if value != published:
+            raise UserError(
+                f"Hugging Face's BertModel has no {name}={value!r}, only BERT as published: keep this model in the"
+                " format bert_jax"
+            )
+
+
+def write_directory(
+    directory: pathlib.Path,
+    config: BertConfig,
+    model_class: str,
+    labels: tuple[str, ...] | None,
+    parameters: dict[str, Any],
+    tokenizer: Tokenizer | None,
+) -> None:
+    """Writes a model for `from_pretrained`.
+
+    Args:
+        directory: exists.
+        config: the architecture, as published (see `check_writable`).
+        model_class: its class, a name that transformers knows too.
+        labels: of a classifier.
+        parameters: used up: they are taken out of the dict as they are written.
+        tokenizer: its files are written too, unless None.
+    """
+    from safetensors.numpy import save_file
+
+    check_writable(config)
+    fields: dict[str, Any] = {
+        "architectures": [model_class],
+        "model_type": "bert",
+        **shared_fields(config),
+        "hidden_act": _ACTIVATION_NAMES[config.hidden_act],
+        "position_embedding_type": "absolute",
+        "pad_token_id": tokenizer.pad_id if tokenizer else 0,
+        "dtype": "float32",
+    }
+    if labels is not None:
+        fields["id2label"] = {str(index): label for index, label in enumerate(labels)}
+        fields["label2id"] = {label: index for index, label in enumerate(labels)}
+    write_json(directory / CONFIG_FILE, fields)
+    tensors = dict(disassemble(parameters, HUGGINGFACE, config, model_class))
+    if model_class == "BertModel":
+        # The class itself is saved without the prefix that it has inside the others.
+        tensors = {name.removeprefix("bert."): array for name, array in tensors.items()}
+    save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    if tokenizer is not None:
+        write_tokenizer(tokenizer, directory)
+
+
+def write_tokenizer(tokenizer: Tokenizer, directory: pathlib.Path) -> None:
+    """Saves a tokenizer's files into a directory that holds other files already."""
+    apart = directory / "tokenizer_files"
+    tokenizer.save(apart)
+    for path in apart.iterdir():
+        path.rename(directory / path.name)
+    apart.rmdir()

@@ -1,0 +1,33 @@
+"""Beginning a run with the weights of any model, and with words that have been added to its vocabulary since."""
+
+from typing import Any
+
+from bert_jax.interop.pretrained import open_pretrained
+from bert_jax.models.embeddings import padded_vocab_size
+from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.training.initialization import load_matching
+from bert_jax.training.vocabulary_growth import describe_growth, grow_vocabulary, words_added_since
+
+
+def load_starting_weights(source: str, initial: Any, tokenizer: Tokenizer) -> tuple[Any, list[str]]:
+    """Replaces initial parameters by those of a model, as far as it has them.
+
+    Args:
+        source: the model, of any kind.
+        initial: the parameters of a new run.
+        tokenizer: of the run's rows.
+
+    Returns:
+        The parameters, on the host or the first device, and a report for people.
+    """
+    model = open_pretrained(source)
+    words = words_added_since(model.load_tokenizer(), tokenizer, source) if model.tokenizer_directory else ()
+    parameters = model.load_parameters()
+    lines = [f"weights of {source} ({model.kind}, {model.model_class}):"]
+    if words:
+        parameters = grow_vocabulary(parameters, words, padded_vocab_size(tokenizer.vocab_size))
+        lines += describe_growth(words, tokenizer)
+    loaded, report = load_matching(initial, parameters, source)
+    lines += report.lines()
+    lines += [f"  left in the file: {name}" for name in (*model.report.unexpected, *model.report.other_shapes)]
+    return loaded, lines

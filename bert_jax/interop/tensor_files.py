@@ -1,0 +1,277 @@
+"""From a file's tensors to a model's parameters, and back, whatever the format.
+
+First the header is matched with the architecture, which reads no weights; then the parameters are put together one by
+one, so that memory holds the model once and a tensor or two.
+"""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bert_jax.config import BertConfig
+from bert_jax.errors import UserError
+from bert_jax.interop import names
+
+# Reads one tensor of a file by the file's own name.
+Read = Callable[[str], np.ndarray]
+
+# Bytes; that of the widest registers.
+_ALIGNMENT = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorReport:
+    """What became of the tensors of a file, by the names that they have there.
+
+    Attributes:
+        loaded: taken.
+        missing: not there, although the class that the file names has them.
+        unexpected: there, and without a place in the model.
+        other_shapes: there, of another shape than the configuration asks for, and not taken.
+    """
+
+    loaded: Sequence[str]
+    missing: Sequence[str] = ()
+    unexpected: Sequence[str] = ()
+    other_shapes: Sequence[str] = ()
+
+    def lines(self, most: int = 8) -> list[str]:
+        """The report for people: counts, then names, at most that many of each kind."""
+        kinds = {
+            "loaded": self.loaded,
+            "missing": self.missing,
+            "unexpected": self.unexpected,
+            "of another shape": self.other_shapes,
+        }
+        counts = ", ".join(f"{len(listed)} {kind}" for kind, listed in kinds.items())
+        lines = [f"tensors: {counts}"]
+        for kind, listed in kinds.items():
+            lines += [f"  {kind}: {name}" for name in listed[:most]]
+            if len(listed) > most:
+                lines.append(f"  {kind}: and {len(listed) - most} more")
+        return lines
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """How a file's tensors fill a model.
+
+    Attributes:
+        format: "huggingface" or "google".
+        config: the architecture.
+        model_class: the class that the tensors make.
+        labels: names of a classifier's labels, None for other classes.
+        report: complete but for tied tensors, which need the numbers (see `assemble`).
+        file_names: the file's own name by the table's name.
+    """
+
+    format: str
+    config: BertConfig
+    model_class: str
+    labels: tuple[str, ...] | None
+    report: TensorReport
+    file_names: Mapping[str, str]
+
+    def sizes(self) -> dict[str, int]:
+        """See `names.axis_sizes`."""
+        return names.axis_sizes(self.config, len(self.labels) if self.labels else None)
+
+
+def match_tensors(
+    format: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    config: BertConfig,
+    source: str,
+    *,
+    declared_class: str | None = None,
+    labels: tuple[str, ...] | None = None,
+) -> Match:
+    """Finds the place of every tensor of a file.
+
+    Args:
+        format: "huggingface" or "google".
+        shapes: of the file's tensors, by name.
+        config: the architecture that the file's configuration describes.
+        source: the file, for messages.
+        declared_class: the class that the file says it was saved from, where it does.
+        labels: the labels that it says it has; by default as many as the classifier tells apart, LABEL_0 and so on.
+
+    Raises:
+        UserError: a tensor of the encoder is missing or of another shape: this is not that BERT.
+    """
+    found = _find(format, shapes)
+    if labels is None:
+        bias = found.get(names.PARTS["classifier"][1].names[format])
+        num_labels = shapes[bias][0] if bias and shapes[bias] else 2
+    else:
+        num_labels = len(labels)
+    missing, other_shapes = _compare(format, shapes, found, config, num_labels)
+    if missing["encoder"]:
+        raise UserError(
+            f"{source} does not hold the BERT that its configuration describes: it lacks tensors of the encoder"
+            f" ({len(missing['encoder'])}, the first {missing['encoder'][0]}); copy weights and configuration again"
+        )
+    if other_shapes["encoder"]:
+        shape = next(iter(other_shapes["encoder"].values()))
+        raise UserError(f"{source}: {shape}; use weights and configuration of the same model")
+
+    complete = {part for part in names.PARTS if not missing[part] and not other_shapes[part]}
+    declared_class = declared_class if declared_class in names.MODEL_PARTS else None
+    model_class = _choose_class(complete, declared_class)
+    loaded = [
+        name
+        for part in names.MODEL_PARTS[model_class]
+        if part in complete
+        for tensor in names.PARTS[part]
+        for name in tensor.names_in(format, config.num_hidden_layers)
+    ]
+    # What is missing, or of another shape, is told of the class that was asked for.
+    wanted_parts = dict.fromkeys(names.MODEL_PARTS[declared_class or model_class] + names.MODEL_PARTS[model_class])
+    misshapen = {name: text for part in wanted_parts for name, text in other_shapes[part].items()}
+    tied = [second for second, first in names.TIED.items() if format == names.HUGGINGFACE and first in loaded]
+    accounted = {*loaded, *misshapen, *tied}
+    report = TensorReport(
+        loaded=tuple(found[name] for name in loaded),
+        missing=tuple(name for part in wanted_parts for name in missing[part]),
+        unexpected=tuple(own_name for name, own_name in found.items() if name not in accounted),
+        other_shapes=tuple(misshapen.values()),
+    )
+    if model_class not in names.CLASSIFIERS:
+        labels = None
+    elif labels is None:
+        labels = tuple(f"LABEL_{index}" for index in range(num_labels))
+    return Match(format, config, model_class, labels, report, found)
+
+
+def _find(format: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """The file's own names by the table's; names of no weights are left out."""
+    found = {}
+    for name in shapes:
+        canonical = names.canonical_name(format, name)
+        if canonical is not None:
+            found[canonical] = name
+    if format == names.HUGGINGFACE:
+        for second, first in names.TIED.items():
+            if first not in found and second in found:
+                found[first] = found.pop(second)
+    return found
+
+
+def _compare(
+    format: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, str],
+    config: BertConfig,
+    num_labels: int,
+) -> tuple[dict[str, list[str]], dict[str, dict[str, str]]]:
+    """For each part, the names of tensors that are not there; and of those of another shape, with a text about it."""
+    sizes = names.axis_sizes(config, num_labels)
+    missing: dict[str, list[str]] = {part: [] for part in names.PARTS}
+    other_shapes: dict[str, dict[str, str]] = {part: {} for part in names.PARTS}
+    for part, tensors in names.PARTS.items():
+        for tensor in tensors:
+            wanted = tensor.shape_in(format, sizes)
+            for name in tensor.names_in(format, config.num_hidden_layers):
+                if name not in found:
+                    missing[part].append(name)
+                elif shapes[found[name]] != wanted:
+                    shape = f"{found[name]} has shape {shapes[found[name]]}, and the configuration asks for {wanted}"
+                    other_shapes[part][name] = shape
+    return missing, other_shapes
+
+
+def _choose_class(complete: set[str], declared: str | None) -> str:
+    """The class whose parts are all there: the declared one, or else the first that fits."""
+    fitting = [name for name, parts in names.MODEL_PARTS.items() if complete.issuperset(parts)]
+    # Published models that are called BertForMaskedLM often hold the next-sentence head too.
+    if declared in fitting and not (declared == "BertForMaskedLM" and "BertForPreTraining" in fitting):
+        return declared
+    return fitting[0] if fitting else "BertModel"
+
+
+def assemble(match: Match, read: Read) -> tuple[dict[str, Any], TensorReport]:
+    """Puts the parameters together.
+
+    Returns:
+        A nested dict of float32 JAX arrays, the rows that pad the vocabulary zero; and the report, to which tensors
+        that should equal another, and do not, are added as unexpected.
+    """
+    import jax.numpy as jnp
+
+    from bert_jax.models.embeddings import padded_vocab_size
+
+    loaded, sizes = set(match.report.loaded), match.sizes()
+    flat: dict[str, Any] = {}
+    for tensor in names.tensors_of(match.model_class):
+        own_names = [match.file_names.get(n) for n in tensor.names_in(match.format, match.config.num_hidden_layers)]
+        if not loaded.issuperset(own_names):
+            continue  # The pooler of a BertModel that was saved without.
+        shape = tensor.shape(sizes)
+        padded = (padded_vocab_size(shape[0]), *shape[1:]) if tensor.axes[0] == "vocabulary" else shape
+        stacked = _aligned_zeros((len(own_names), *padded))
+        for layer, name in enumerate(own_names):
+            stacked[layer, : shape[0]] = tensor.from_format(match.format, read(name), shape)
+        flat[tensor.path] = jnp.asarray(stacked if tensor.is_stacked else stacked[0])
+    untied = [] if match.format != names.HUGGINGFACE else list(_untied(match, read))
+    return nest(flat), dataclasses.replace(match.report, unexpected=(*match.report.unexpected, *untied))
+
+
+def _aligned_zeros(shape: tuple[int, ...]) -> np.ndarray:
+    """Float32 zeros that begin where JAX wants its arrays to: on CPUs it then takes them as they are, uncopied."""
+    size = math.prod(shape)
+    buffer = np.zeros(size + _ALIGNMENT // 4, np.float32)
+    first = -buffer.ctypes.data % _ALIGNMENT // 4
+    return buffer[first : first + size].reshape(shape)
+
+
+def _untied(match: Match, read: Read) -> Iterator[str]:
+    for second, first in names.TIED.items():
+        if second in match.file_names and match.file_names.get(first) in match.report.loaded:
+            name = match.file_names[second]
+            if not np.array_equal(read(name), read(match.file_names[first])):
+                yield f"{name} (differs from {match.file_names[first]}, whose numbers BERT uses in its place)"
+
+
+def disassemble(
+    parameters: dict[str, Any], format: str, config: BertConfig, model_class: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the tensors of a file with their names, float32 and contiguous, without the vocabulary's padding.
+
+    The parameters are taken out of the dict as they are used, so that memory does not hold the model twice.
+    """
+    for tensor in names.tensors_of(model_class):
+        leaf = take(parameters, tensor.path)
+        if leaf is None:
+            continue
+        array = np.asarray(leaf, np.float32)
+        if tensor.axes[0] == "vocabulary":
+            array = array[: config.vocab_size]
+        layers = array if tensor.is_stacked else array[None]
+        for name, layer in zip(tensor.names_in(format, config.num_hidden_layers), layers, strict=True):
+            yield name, tensor.to_format(format, layer)
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested dict of leaves by path."""
+    nested: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        *outer, last = path.split("/")
+        inner = nested
+        for key in outer:
+            inner = inner.setdefault(key, {})
+        inner[last] = leaf
+    return nested
+
+
+def take(nested: dict[str, Any], path: str) -> Any:
+    """Removes the leaf of that path and returns it, or None if there is none."""
+    *outer, last = path.split("/")
+    with contextlib.suppress(KeyError):
+        for key in outer:
+            nested = nested[key]
+        return nested.pop(last)
+    return None

@@ -1,0 +1,106 @@
+"""Converts a BERT between bert_jax's format, Hugging Face's and Google's original one (which is read only).
+
+Example: python -m launch.convert --from=bert-base-uncased --to=models/bert_base --format=bert_jax
+"""
+
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from bert_jax.errors import UserError
+from bert_jax.interop import huggingface
+from bert_jax.interop.pretrained import Pretrained, open_pretrained
+from bert_jax.text.tokenizer import Tokenizer, writable_sibling
+from launch.command import run
+
+FORMATS = ("bert_jax", "huggingface")
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Adds the flags of this launcher."""
+    here = {"flag_values": values}
+    source = (
+        "The model: folder of a run or of a checkpoint, Hugging Face directory, or directory or prefix of a checkpoint"
+        " of Google's code."
+    )
+    flags.DEFINE_string("from", None, source, **here)
+    flags.DEFINE_string("checkpoint", "latest", "Of a run's folder: latest, best, or a step.", **here)
+    flags.DEFINE_string("to", None, "Folder to write; must not exist, or be empty.", **here)
+    flags.DEFINE_enum("format", None, FORMATS, "Format to write.", **here)
+
+
+def execute(values: flags.FlagValues) -> int:
+    """Reads, reports, writes."""
+    source = values["from"].value
+    for flag, value, meaning in (
+        ("from", source, "the model to convert"),
+        ("to", values.to, "the folder to write"),
+        ("format", values.format, f"one of {', '.join(FORMATS)}"),
+    ):
+        if not value:
+            raise UserError(f"--{flag} is missing: {meaning}")
+    target = pathlib.Path(values.to)
+    if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
+        raise UserError(f"--to={target} exists and is not an empty folder: nothing is overwritten; choose another")
+    with writable_sibling(target):
+        pass  # A folder that cannot be written is found before the weights are read, not after.
+    model = open_pretrained(source, values.checkpoint)
+    if values.format == "huggingface":
+        huggingface.check_writable(model.config)
+    tokenizer = model.load_tokenizer() if model.tokenizer_directory else None
+
+    # From here on, imports are slow.
+    from bert_jax.models.parameters import count_parameters
+
+    parameters = model.load_parameters()
+    number = count_parameters(parameters, model.config.vocab_size)
+    print(f"read {model.path} ({model.kind}): {model.model_class}, {number:,} parameters")
+    print("\n".join(model.report.lines()))
+    with writable_sibling(target) as temporary:
+        folder = temporary / "model"
+        if values.format == "huggingface":
+            folder.mkdir()
+            huggingface.write_directory(folder, model.config, model.model_class, model.labels, parameters, tokenizer)
+        else:
+            _write_checkpoint(folder, model, parameters, tokenizer, temporary)
+        folder.rename(target)
+    print(f"wrote {target} ({values.format}){'' if tokenizer else '; there was no tokenizer to write with it'}")
+    return 0
+
+
+def _write_checkpoint(
+    folder: pathlib.Path,
+    model: Pretrained,
+    parameters: dict[str, Any],
+    tokenizer: Tokenizer | None,
+    scratch: pathlib.Path,
+) -> None:
+    from bert_jax.training.checkpoints import write_model
+
+    files = {}
+    if tokenizer is not None:
+        tokenizer.save(scratch / "tokenizer")
+        files = {f"tokenizer/{path.name}": path.read_bytes() for path in (scratch / "tokenizer").iterdir()}
+    run = {
+        "architecture": model.config.to_json(),
+        "model_class": model.model_class,
+        "labels": list(model.labels) if model.labels else None,
+        # A model that comes without a count of its updates has made none here.
+        "step": model.step or 0,
+        "validation": None,
+        "converted_from": model.kind,
+    }
+    write_model(folder, parameters, run, files)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the launcher; returns the exit code."""
+    return run(argv, __doc__, define_flags, execute)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,100 @@
+"""Scores a pre-trained model on held-out rows, beside what knowing nothing would score.
+
+The model may be a run or a checkpoint, a Hugging Face directory, or a checkpoint of Google's code; the rows must have
+been made with its tokenizer.
+
+Example: python -m launch.evaluate --model=runs/tiny --data_dir=rows_128
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from bert_jax.data.rows import TRAIN, VALIDATION, open_rows
+from bert_jax.errors import UserError
+from bert_jax.models.execution import DTYPES, Execution
+from launch.command import run
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Adds the flags of this launcher."""
+    here = {"flag_values": values}
+    flags.DEFINE_string(
+        "model", None, "A run or a checkpoint, a Hugging Face directory, or a checkpoint of Google's code.", **here
+    )
+    flags.DEFINE_string("checkpoint", "latest", "Of a run's folder: latest, best, or a step.", **here)
+    flags.DEFINE_string("data_dir", None, "Directory of rows.", **here)
+    flags.DEFINE_enum("split", VALIDATION, (VALIDATION, TRAIN), "Which of the rows.", **here)
+    flags.DEFINE_integer("batch_size", 32, "Rows a step.", **here)
+    flags.DEFINE_integer("max_rows", None, "At most so many rows, rounded up to whole batches; all by default.", **here)
+    flags.DEFINE_integer("seed", 0, "Of the masks; 0 gives those of a run's own evaluation with seed 0.", **here)
+    flags.DEFINE_enum("dtype", "float32", DTYPES, "Of the computation.", **here)
+
+
+def execute(values: flags.FlagValues) -> int:
+    """Prints the table of scores."""
+    for flag, value in (("batch_size", values.batch_size), ("max_rows", values.max_rows)):
+        if value is not None and value < 1:
+            raise UserError(f"--{flag}={value}: must be at least 1")
+    if not values.model:
+        raise UserError("--model is missing: a run's folder, or a model's directory")
+    if not values.data_dir:
+        raise UserError("--data_dir is missing: make rows with python -m launch.prepare")
+    from bert_jax.interop.pretrained import open_pretrained
+
+    store = open_rows(values.data_dir)
+    if not store.num_rows(values.split):
+        raise UserError(f"--data_dir={values.data_dir} has no {values.split} rows: prepare more text")
+    model = open_pretrained(values.model, values.checkpoint)
+    tokenizer = model.load_tokenizer()
+    if tokenizer.fingerprint != store.tokenizer_fingerprint:
+        raise UserError(
+            f"the rows in {values.data_dir} were made with another tokenizer than that of {model.path}: prepare them"
+            f" with --tokenizer={os.fspath(model.tokenizer_directory)}"
+        )
+    if store.recipe.seq_len > model.config.max_position_embeddings:
+        raise UserError(
+            f"the rows in {values.data_dir} have {store.recipe.seq_len} tokens, and the model's longest sequence is"
+            f" {model.config.max_position_embeddings}: prepare shorter ones"
+        )
+
+    # From here on, imports are slow.
+    import jax
+
+    from bert_jax.data.masking_recipe import Masking
+    from bert_jax.parallel.mesh import abstract_batch, check_batch, make_mesh, replicated
+    from bert_jax.tasks.pretraining import PreTraining
+    from bert_jax.tasks.pretraining_batches import evaluation_batches, make_batch_maker
+    from bert_jax.tasks.pretraining_report import format_evaluation
+    from bert_jax.training.compilation import CompiledEvaluation
+    from bert_jax.training.train_step import make_eval_step
+
+    mesh = make_mesh()
+    check_batch(mesh, values.batch_size, 1, "--batch_size")
+    task = PreTraining(model.config, execution=Execution(dtype=values.dtype))
+    parameters, missing = task.with_heads(model.load_parameters())
+    if "masked_lm" in missing:
+        raise UserError(f"{model.path} is a {model.model_class} without a masked-LM head: there is nothing to score")
+    parameters = jax.device_put(parameters, replicated(mesh))
+    maker = make_batch_maker(store, tokenizer, Masking(), values.seed)
+    shapes = abstract_batch(mesh, maker.shapes(values.batch_size))
+    compiled = CompiledEvaluation(task, make_eval_step(task), parameters, shapes)
+    evaluate = evaluation_batches(maker, store, values.batch_size, values.max_rows, compiled, mesh, values.split)
+    metrics = evaluate(parameters)
+    if "next_sentence" in missing:
+        metrics = {name: value for name, value in metrics.items() if not name.startswith("nsp_")}
+    step = "" if model.step is None else f", step {model.step}"
+    print(f"{model.path} ({model.kind}, {model.model_class}{step})")
+    print(format_evaluation(metrics))
+    return 0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the launcher; returns the exit code."""
+    return run(argv, __doc__, define_flags, execute)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,82 @@
+"""Shows what a model makes of a text: tokens, what it expects at each position, where a head looks; and its parameters.
+
+Example: python -m launch.inspect --model=runs/tiny --text='The capital of France is [MASK].' --layer=1 --head=0
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from bert_jax.errors import UserError
+from launch.command import run
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Adds the flags of this launcher."""
+    here = {"flag_values": values}
+    flags.DEFINE_string(
+        "model", None, "A run or a checkpoint, a Hugging Face directory, or a checkpoint of Google's code.", **here
+    )
+    flags.DEFINE_string("checkpoint", "latest", "Of a run's folder: latest, best, or a step.", **here)
+    flags.DEFINE_string("text", None, "A text; without one, only the parameters are shown.", **here)
+    flags.DEFINE_string("text_pair", None, "A second text, for a pair.", **here)
+    flags.DEFINE_integer("top_k", 3, "Words expected at each position.", **here)
+    flags.DEFINE_integer("layer", -1, "Whose attention is drawn, from 0; negative from the last.", **here)
+    flags.DEFINE_integer("head", 0, "Whose attention is drawn, from 0.", **here)
+    flags.DEFINE_string("attention", "attention.png", "Where to draw it; empty for nowhere.", **here)
+
+
+def execute(values: flags.FlagValues) -> int:
+    """Prints the tables and draws the picture."""
+    if not values.model:
+        raise UserError("--model is missing: a run's folder, or a model's directory")
+    if values.text_pair is not None and values.text is None:
+        raise UserError("--text_pair needs a --text before it")
+    if values.top_k < 1:
+        raise UserError(f"--top_k={values.top_k}: must be at least 1")
+    target = pathlib.Path(values.attention)
+    if values.attention and (target.suffix != ".png" or not target.parent.is_dir()):
+        raise UserError(f"--attention={target}: must be a .png file in a folder that exists")
+
+    from bert_jax.interop.pretrained import open_pretrained
+
+    model = open_pretrained(values.model, values.checkpoint)
+    layer = _index("layer", values.layer, model.config.num_hidden_layers)
+    head = _index("head", values.head, model.config.num_attention_heads)
+    tokenizer = model.load_tokenizer() if values.text is not None else None
+
+    # From here on, imports are slow.
+    from bert_jax.models.registry import CLASSIFICATION_CLASSES, build_model
+    from bert_jax.tasks.inspection import draw_attention, encode, format_inspection, format_parameters, inspect_text
+
+    labels = model.labels if model.model_class in CLASSIFICATION_CLASSES else None
+    network = build_model(model.model_class, model.config, num_labels=len(labels) if labels else None)
+    print(f"{model.path} ({model.kind}, {model.model_class})")
+    if tokenizer is not None:
+        ids, types = encode(tokenizer, values.text, values.text_pair, model.config.max_position_embeddings)
+        inspection = inspect_text(network, model.load_parameters(), tokenizer, ids, types, values.top_k)
+        print(format_inspection(inspection))
+        if inspection.predictions is None:
+            print("(no masked-LM head: nothing is expected)")
+        if values.attention:
+            draw_attention(inspection, layer, head, target)
+            print(f"attention of layer {layer}, head {head}: {target}")
+    print(format_parameters(network, model.config.vocab_size))
+    return 0
+
+
+def _index(flag: str, value: int, number: int) -> int:
+    if not -number <= value < number:
+        raise UserError(f"--{flag}={value}: the model has {number} of them, numbered from 0 to {number - 1}")
+    return value % number
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the launcher; returns the exit code."""
+    return run(argv, __doc__, define_flags, execute)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

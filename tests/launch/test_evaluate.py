@@ -1,0 +1,114 @@
+"""python -m launch.evaluate: the scores of a run's own evaluation, for every kind of model."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from launch.convert import main as convert
+from launch.evaluate import main
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+_ROWS = {
+    "mlm_accuracy": "masked-LM accuracy",
+    "mlm_hidden_accuracy": "where the answer is hidden",
+    "mlm_loss": "masked-LM loss (nats)",
+    "nsp_accuracy": "next-sentence accuracy",
+    "nsp_loss": "next-sentence loss (nats)",
+}
+
+
+def _table(printed: str) -> dict[str, tuple[float, float]]:
+    """The two numbers of each row."""
+    found = re.findall(r"^ *(\S.*?) {2,}([\d.]+) +([\d.]+)  ", printed, flags=re.MULTILINE)
+    return {name: (float(model), float(baseline)) for name, model, baseline in found}
+
+
+@pytest.fixture(scope="module")
+def hugging_face_model(tmp_path_factory, finished_run) -> pathlib.Path:
+    target = tmp_path_factory.mktemp("converted") / "model"
+    assert convert(["convert", f"--from={finished_run}", f"--to={target}", "--format=huggingface"]) == 0
+    return target
+
+
+def test_a_run_scores_as_it_did_while_training(capsys, finished_run, small_data, read_log):
+    last = read_log(finished_run, "validation")[-1]
+    arguments = [f"--data_dir={small_data.rows_32}", "--batch_size=4", "--max_rows=8"]
+    assert main(["evaluate", f"--model={finished_run}", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "bert_jax, BertForPreTraining, step 12" in printed
+    table = _table(printed)
+    for name, row in _ROWS.items():
+        assert table[row][0] == pytest.approx(last[name], abs=6e-5), name
+        if f"{name}_baseline" in last:
+            assert table[row][1] == pytest.approx(last[f"{name}_baseline"], abs=6e-5)
+
+
+def test_a_converted_model_scores_the_same(capsys, finished_run, hugging_face_model, small_data):
+    tables = []
+    for model in (finished_run, hugging_face_model):
+        capsys.readouterr()
+        assert main(["evaluate", f"--model={model}", f"--data_dir={small_data.rows_32}"]) == 0
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        tables.append(_table(printed.out))
+    assert tables[0] == tables[1] and len(tables[0]) == 6
+
+
+def test_a_model_without_a_next_sentence_head(tmp_path, capsys, hugging_face_model, small_data):
+    target = tmp_path / "masked_lm"
+    target.mkdir()
+    for path in hugging_face_model.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    config = json.loads((target / "config.json").read_text())
+    config["architectures"] = ["BertForMaskedLM"]
+    (target / "config.json").write_text(json.dumps(config))
+    tensors = load_file(target / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if "pooler" not in name and "seq_relationship" not in name}
+    assert len(kept) == len(tensors) - 4
+    save_file(kept, target / "model.safetensors", {"format": "pt"})
+    assert main(["evaluate", f"--model={hugging_face_model}", f"--data_dir={small_data.rows_32}"]) == 0
+    whole = _table(capsys.readouterr().out)
+    assert main(["evaluate", f"--model={target}", f"--data_dir={small_data.rows_32}"]) == 0
+    table = _table(capsys.readouterr().out)
+    assert table == {name: values for name, values in whole.items() if not name.startswith("next-sentence")}
+    assert len(table) == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"model": None}, "--model is missing"),
+        ({"data_dir": None}, "--data_dir is missing"),
+        ({"model": "nowhere"}, "no model at"),
+        ({"data_dir": "nowhere"}, "no rows at"),
+        ({"batch_size": 0}, "--batch_size=0"),
+        ({"max_rows": 0}, "--max_rows=0"),
+        ({"split": "test"}, "split"),
+        ({"data_dir": "other_rows_32"}, "another tokenizer"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_one_line(capsys, finished_run, small_data, flags, message):
+    values = {"model": finished_run, "data_dir": small_data.rows_32, **flags}
+    if values["data_dir"] == "other_rows_32":
+        values["data_dir"] = small_data.other_rows_32
+    capsys.readouterr()
+    assert main(["evaluate", *(f"--{name}={value}" for name, value in values.items() if value is not None)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+
+
+@pytest.mark.slow
+def test_as_a_command(tmp_path, finished_run, small_data):
+    environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
+    command = [sys.executable, "-m", "launch.evaluate", f"--model={finished_run}", f"--data_dir={small_data.rows_32}"]
+    good = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert good.returncode == 0 and len(_table(good.stdout)) == 6
+    bad = subprocess.run([*command, "--max_rows=0"], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert bad.returncode == 2 and bad.stderr == "error: --max_rows=0: must be at least 1\n"
