@@ -6,11 +6,9 @@ later versions of the original code compute the approximation by tanh under the 
 """
 
 import pathlib
-from typing import Any
-
-import numpy as np
 
 from bert_jax.errors import UserError
+from bert_jax.interop.google_variables import VariableReader, open_variables
 from bert_jax.interop.json_config import bert_config, read_json_object
 from bert_jax.interop.names import GOOGLE
 from bert_jax.interop.tensor_files import Match, match_tensors
@@ -18,37 +16,6 @@ from bert_jax.interop.tensor_files import Match, match_tensors
 CONFIG_FILE = "bert_config.json"
 _PUBLISHED_PREFIX = "bert_model.ckpt"
 _INDEX, _DATA = ".index", ".data-?????-of-?????"
-
-
-class TensorFlowReader:
-    """The floating-point variables of a TensorFlow checkpoint, and their shapes by name."""
-
-    def __init__(self, prefix: pathlib.Path):
-        """Opens DIR/NAME of the files DIR/NAME.index and DIR/NAME.data-*."""
-        import tensorflow as tf
-
-        # TensorFlow would take most of an accelerator's memory, which JAX needs.
-        for kind in ("GPU", "TPU"):
-            tf.config.set_visible_devices([], kind)
-        self._prefix = prefix
-        try:
-            self._checkpoint = tf.train.load_checkpoint(str(prefix))
-        except Exception as error:  # the reader raises whatever Python has that is like TensorFlow's error
-            raise self._damaged(error) from error
-        dtypes = self._checkpoint.get_variable_to_dtype_map()
-        shapes = self._checkpoint.get_variable_to_shape_map()
-        self.shapes = {name: tuple(shapes[name]) for name in sorted(shapes) if dtypes[name].is_floating}
-
-    def read(self, name: str) -> np.ndarray:
-        """Reads one variable as float32."""
-        try:
-            return self._checkpoint.get_tensor(name).astype(np.float32, copy=False)
-        except Exception as error:  # the reader raises whatever Python has that is like TensorFlow's error
-            raise self._damaged(error) from error
-
-    def _damaged(self, error: Any) -> UserError:
-        reason = " ".join(str(error).split())[:200]
-        return UserError(f"{self._prefix}{_INDEX} or its data is truncated or damaged ({reason}): copy both again")
 
 
 def find_prefix(path: pathlib.Path) -> pathlib.Path | None:
@@ -77,7 +44,7 @@ def find_prefix(path: pathlib.Path) -> pathlib.Path | None:
     return path
 
 
-def open_checkpoint(prefix: pathlib.Path) -> tuple[Match, TensorFlowReader]:
+def open_checkpoint(prefix: pathlib.Path) -> tuple[Match, VariableReader]:
     """Reads the configuration and the variables' shapes.
 
     Raises:
@@ -85,5 +52,5 @@ def open_checkpoint(prefix: pathlib.Path) -> tuple[Match, TensorFlowReader]:
     """
     path = prefix.parent / CONFIG_FILE
     config = bert_config(path, read_json_object(path), {"gelu": "gelu"})
-    reader = TensorFlowReader(prefix)
+    reader = open_variables(prefix)
     return match_tensors(GOOGLE, reader.shapes, config, str(prefix)), reader

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from bert_jax.errors import UserError
+from bert_jax.interop import google_variables
 from bert_jax.interop.pretrained import open_pretrained
 
 
@@ -113,6 +114,23 @@ def test_real_weights(tmp_path):
     assert jax.tree.all(jax.tree.map(np.array_equal, loaded, expected))
     assert jax.tree.structure(loaded) == jax.tree.structure(expected)
     assert model.load_tokenizer().vocab_size == 30522
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_reads_the_same(checkpoint):
+    prefix = checkpoint / "bert_model.ckpt"
+    here, apart = google_variables.TensorFlowReader(prefix), google_variables._ExtractedReader(prefix)
+    without_slots = {name for name in here.shapes if not name.endswith(("adam_m", "adam_v"))}
+    assert set(apart.shapes) == without_slots and 10 < len(without_slots) < len(here.shapes)
+    for name in without_slots:
+        assert apart.shapes[name] == here.shapes[name]
+        np.testing.assert_array_equal(apart.read(name), here.read(name))
+    file = apart._reader._files[next(iter(without_slots))]
+    del apart
+    assert not file.parent.exists()
+    _cut(checkpoint / "bert_model.ckpt.index", 100)
+    with pytest.raises(UserError, match=r"bert_model\.ckpt\.index or its data is truncated or damaged"):
+        google_variables._ExtractedReader(prefix)
 
 
 def _remove(path: pathlib.Path) -> None:
