@@ -8,12 +8,14 @@ import sys
 
 import pytest
 
-from launch import fill_mask, prepare, pretrain, train_tokenizer
+from launch import convert, evaluate, fill_mask, inspect, prepare, pretrain, train_tokenizer
 from launch.configuration import load_pretrain
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-LAUNCHERS = {module.__name__: module for module in (train_tokenizer, prepare, pretrain, fill_mask)}
+LAUNCHERS = {
+    module.__name__: module for module in (train_tokenizer, prepare, pretrain, fill_mask, convert, evaluate, inspect)
+}
 TOPICS = ("river", "engine", "garden", "harbour", "violin", "glacier", "market", "lantern")
 
 
@@ -31,8 +33,18 @@ def texts(tmp_path, monkeypatch):
         topic = TOPICS[number % len(TOPICS)]
         sentences = [f"Sentence {i} of this text tells how the {topic} number {number} was found." for i in range(12)]
         (tmp_path / "texts" / f"{number:02}.txt").write_text(" ".join(sentences) + "\n")
+    (tmp_path / "words.txt").write_text("xylograph\nquokka\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def run_commands(lines, capsys):
+    """Runs launchers in this process, trainings for a few steps, and returns what they printed."""
+    for module, *arguments in lines:
+        if module == "launch.pretrain":
+            arguments += ["--gin_param=pretrain.steps=3", "--gin_param=pretrain.batch_size=4"]
+        assert LAUNCHERS[module].main([module, *arguments]) == 0, capsys.readouterr().err
+    return capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -44,15 +56,16 @@ def test_own_text_in_four_commands(texts, capsys):
         "launch.pretrain",
         "launch.fill_mask",
     ]
-    for module, *arguments in lines:
-        if module == "launch.pretrain":
-            arguments += ["--gin_param=pretrain.steps=3", "--gin_param=pretrain.batch_size=4"]
-        assert LAUNCHERS[module].main([module, *arguments]) == 0, capsys.readouterr().err
-    printed = capsys.readouterr().out
+    printed = run_commands(lines, capsys)
     assert "The capital of France is [MASK]." in printed
     assert printed.count(" %  ") == 5
     for name in ("metrics.jsonl", "curves.png", "tensorboard", "checkpoints/3"):
         assert (texts / "runs" / "mine" / name).exists()
+
+    printed = run_commands(commands("Weights in and out"), capsys)
+    assert "masked-LM perplexity" in printed and "2 added word(s)" in printed
+    for name in ("exported/model.safetensors", "attention.png", "runs/domain/checkpoints/3"):
+        assert (texts / name).exists()
 
 
 def test_phases_command_names_a_configuration_that_fits_it():
