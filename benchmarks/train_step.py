@@ -1,6 +1,8 @@
 """How fast the train step is, on synthetic batches: no data, no TensorFlow, no gin.
 
 Example: python -m benchmarks.train_step --preset=tiny,mini,base --batch_size=32,16,4 --seq_len=128 --dtype=float32
+On fake devices of the CPU, layouts can be compared in what they do, not in how fast:
+XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m benchmarks.train_step --mesh=data:2,fsdp:4
 """
 
 import argparse
@@ -9,17 +11,21 @@ import time
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from bert_jax.config import BertConfig, preset
+from bert_jax.errors import UserError
 from bert_jax.models.execution import DTYPES, REMAT, Execution
-from bert_jax.parallel.mesh import batch_sharding, make_mesh, replicated
+from bert_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
+from bert_jax.parallel.mesh_spec import DEFAULT_MESH, check_heads, parse_mesh
+from bert_jax.parallel.sharding import state_shardings
 from bert_jax.tasks.pretraining import PreTraining
 from bert_jax.training.compilation import compile_train_step
 from bert_jax.training.flops import peak_flops, train_flops
 from bert_jax.training.optimizers import build_optimizer
 from bert_jax.training.recipe import OPTIMIZERS, Optimizer, Schedule
 from bert_jax.training.schedules import build_schedule
-from bert_jax.training.train_state import create_train_state
+from bert_jax.training.train_state import TrainState, create_train_state
 from bert_jax.training.train_step import make_train_step
 
 
@@ -45,19 +51,25 @@ def synthetic_batch(config: BertConfig, batch_size: int, seq_len: int, num_predi
     }
 
 
-def measure(config: BertConfig, batch_size: int, arguments: argparse.Namespace) -> dict[str, float]:
+def measure(config: BertConfig, mesh: Mesh, batch_size: int, arguments: argparse.Namespace) -> dict[str, float]:
     """Compiles and times one setting; returns seconds to compile, median and fastest seconds a step, and FLOPs."""
+    check_heads(mesh.shape["tensor"], config.num_attention_heads)
+    check_batch(mesh, batch_size, arguments.accumulation_steps, "--batch_size")
     execution = Execution(dtype=arguments.dtype, remat=arguments.remat, unroll=arguments.unroll)
     task = PreTraining(config, execution=execution)
     schedule = build_schedule(Schedule(), 1e-4, 1_000_000)
     optimizer = build_optimizer(Optimizer(kind=arguments.optimizer), schedule)
-    mesh = make_mesh()
     num_predictions = -(-arguments.seq_len * 15 // 100)
     batch = jax.device_put(
         synthetic_batch(config, batch_size, arguments.seq_len, num_predictions), batch_sharding(mesh)
     )
-    create = jax.jit(lambda key: create_train_state(task.init(key), optimizer), out_shardings=replicated(mesh))
-    state = create(jax.random.key(0))
+
+    def create(key: jax.Array) -> TrainState:
+        return create_train_state(task.init(key), optimizer)
+
+    key = jax.random.key(0)
+    shardings = state_shardings(mesh, task.logical_axes(), jax.eval_shape(create, key))
+    state = jax.jit(create, out_shardings=shardings)(key)
     train_step = make_train_step(task, optimizer, schedule, seed=0, accumulation_steps=arguments.accumulation_steps)
 
     def abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
@@ -97,6 +109,7 @@ def main() -> None:
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="bert_adamw")
     parser.add_argument("--accumulation_steps", type=int, default=1)
     parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--mesh", default=str(DEFAULT_MESH), help="devices along each axis, as launch.pretrain has it")
     parser.add_argument("--steps", type=int, default=10, help="per repeat")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
@@ -107,6 +120,10 @@ def main() -> None:
         batch_sizes *= len(presets)
     if len(batch_sizes) != len(presets):
         parser.error("--batch_size needs one value, or one for each preset")
+    try:
+        mesh = make_mesh(parse_mesh(arguments.mesh))
+    except UserError as error:
+        parser.error(str(error))
     device = jax.devices()[0]
     peak = peak_flops(device.device_kind)
     count = jax.device_count()
@@ -120,7 +137,10 @@ def main() -> None:
             attention_probs_dropout_prob=arguments.dropout,
             max_position_embeddings=max(512, arguments.seq_len),
         )
-        measured = measure(config, batch_size, arguments)
+        try:
+            measured = measure(config, mesh, batch_size, arguments)
+        except UserError as error:
+            parser.error(str(error))
         rate = 1 / measured["median"]
         flops = measured["flops"] * rate
         share = f"{flops / (peak * count):.1%}" if peak else "-"

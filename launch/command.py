@@ -4,14 +4,17 @@ A launcher defines its flags on a FlagValues of its own, so that several can be 
 and a user's mistake becomes one line on standard error and exit code 2.
 """
 
+import contextlib
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from absl import flags, logging
 
 from bert_jax.errors import TrainingError, UserError
+from bert_jax.parallel.processes import end_process, process_group
 
 FAILED = 1
 USER_ERROR = 2
@@ -39,6 +42,7 @@ def run(
     # TensorFlow greets with what its build can do, and has kernels that are of no use here; errors still get through.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    _size_terminal()
     # Progress is seen at once, in a pipe too, and not lost with a killed process.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)
@@ -59,13 +63,38 @@ def run(
         return _fail(error, FAILED)
     except OSError as error:
         if error.errno not in _REFUSED:
+            _end_with_traceback(error)
             raise
         return _fail(UserError(f"cannot write {error.filename or 'a file'}: {error.strerror}"), USER_ERROR)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
+        end_process(INTERRUPTED, "interrupted")
         return INTERRUPTED
+    except Exception as error:
+        _end_with_traceback(error)
+        raise
+
+
+def _size_terminal() -> None:
+    """Gives a terminal that does not know its size, as a notebook's, a common one: tqdm would draw nothing there."""
+    if not sys.stderr.isatty():
+        return
+    import termios
+
+    with contextlib.suppress(OSError, termios.error):
+        if os.get_terminal_size(sys.stderr.fileno()) == (0, 0):
+            termios.tcsetwinsize(sys.stderr.fileno(), (24, 100))
 
 
 def _fail(error: Exception, code: int) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    line = " ".join(str(error).split())
+    print(f"error: {line}", file=sys.stderr)
+    end_process(code, line)
     return code
+
+
+def _end_with_traceback(error: Exception) -> None:
+    """Does not return in a run of several processes, which would wait for this one."""
+    if process_group():
+        traceback.print_exc()
+        end_process(FAILED, f"{type(error).__name__}: {error}".splitlines()[0])

@@ -2,13 +2,14 @@
 
 import collections.abc
 import contextlib
+import dataclasses
 import inspect
 import os
 import pathlib
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -17,6 +18,7 @@ from bert_jax.config import BertConfig
 from bert_jax.data.masking_recipe import Masking
 from bert_jax.errors import UserError
 from bert_jax.models.execution import Execution
+from bert_jax.tasks.finetuning_recipe import FineTune
 from bert_jax.tasks.pretraining_recipe import Phase, Pretrain
 from bert_jax.training.recipe import Optimizer, Schedule
 
@@ -79,6 +81,7 @@ _PARTS = {
 }
 _PHASE = _configurable("Phase", Phase)
 _PRETRAIN = _configurable("pretrain", Pretrain)
+_FINETUNE = _configurable("finetune", FineTune)
 
 
 def load_pretrain(gin_files: Sequence[str], gin_params: Sequence[str]) -> tuple[Pretrain, str]:
@@ -95,6 +98,39 @@ def load_pretrain(gin_files: Sequence[str], gin_params: Sequence[str]) -> tuple[
         UserError: a file is missing or cannot be parsed, a name is unknown, a value is wrong, or a binding is not
             used by anything.
     """
+    _parse(gin_files, gin_params)
+    with _readable_errors():
+        # Every part is made by gin, whether or not the run's own bindings mention it, so that no binding is ignored.
+        recipe = _PRETRAIN(**{name: make() for name, make in _PARTS.items()})
+    _check_all_used()
+    return recipe, gin.operative_config_str()
+
+
+def load_finetune(
+    gin_files: Sequence[str], gin_params: Sequence[str], overrides: Mapping[str, Any]
+) -> tuple[FineTune, BertConfig | None, str]:
+    """Reads the configuration of a fine-tuning run; see `load_pretrain`.
+
+    Args:
+        gin_files: paths.
+        gin_params: bindings such as "finetune.epochs=2".
+        overrides: values of `FineTune` given as flags, which win over all; None stands for none.
+
+    Returns:
+        The recipe, the architecture if there are bindings of one, and the operative configuration.
+    """
+    _parse(gin_files, gin_params)
+    given = {name: value for name, value in overrides.items() if value is not None}
+    with _readable_errors():
+        parts = {name: _PARTS[name]() for name in ("optimizer", "schedule", "execution")}
+        recipe = dataclasses.replace(_FINETUNE(**parts), **given)
+        has_model = any(selector == "bert_jax.BertConfig" for _, selector in gin.config._CONFIG)
+        model = _PARTS["model"]() if has_model else None
+    _check_all_used()
+    return recipe, model, gin.operative_config_str() + "".join(f"# --{name}={given[name]}\n" for name in given)
+
+
+def _parse(gin_files: Sequence[str], gin_params: Sequence[str]) -> None:
     # Nothing from the record of an earlier call in this process; later bindings win over earlier ones.
     gin.clear_config()
     for path in gin_files:
@@ -105,11 +141,6 @@ def load_pretrain(gin_files: Sequence[str], gin_params: Sequence[str]) -> tuple[
     for binding in gin_params:
         with _readable_errors(f"--gin_param={binding}"):
             gin.parse_config(binding)
-    with _readable_errors():
-        # Every part is made by gin, whether or not the run's own bindings mention it, so that no binding is ignored.
-        recipe = _PRETRAIN(**{name: make() for name, make in _PARTS.items()})
-    _check_all_used()
-    return recipe, gin.operative_config_str()
 
 
 def _check_all_used() -> None:

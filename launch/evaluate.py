@@ -16,6 +16,7 @@ from bert_jax.data.rows import TRAIN, VALIDATION, open_rows
 from bert_jax.errors import UserError
 from bert_jax.models.execution import DTYPES, Execution
 from launch.command import run
+from launch.mesh_flags import define_mesh_flags, make_mesh_from_flags, parse_mesh_flags
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -31,6 +32,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("max_rows", None, "At most so many rows, rounded up to whole batches; all by default.", **here)
     flags.DEFINE_integer("seed", 0, "Of the masks; 0 gives those of a run's own evaluation with seed 0.", **here)
     flags.DEFINE_enum("dtype", "float32", DTYPES, "Of the computation.", **here)
+    define_mesh_flags(values)
 
 
 def execute(values: flags.FlagValues) -> int:
@@ -42,12 +44,15 @@ def execute(values: flags.FlagValues) -> int:
         raise UserError("--model is missing: a run's folder, or a model's directory")
     if not values.data_dir:
         raise UserError("--data_dir is missing: make rows with python -m launch.prepare")
+    parse_mesh_flags(values)
     from bert_jax.interop.pretrained import open_pretrained
 
     store = open_rows(values.data_dir)
     if not store.num_rows(values.split):
         raise UserError(f"--data_dir={values.data_dir} has no {values.split} rows: prepare more text")
     model = open_pretrained(values.model, values.checkpoint)
+    if model.model_class not in ("BertForPreTraining", "BertForMaskedLM"):
+        raise UserError(f"{model.path} is a {model.model_class}, without a masked-LM head: there is nothing to score")
     tokenizer = model.load_tokenizer()
     if tokenizer.fingerprint != store.tokenizer_fingerprint:
         raise UserError(
@@ -64,20 +69,21 @@ def execute(values: flags.FlagValues) -> int:
     import jax
 
     from bert_jax.data.masking_recipe import Masking
-    from bert_jax.parallel.mesh import abstract_batch, check_batch, make_mesh, replicated
+    from bert_jax.parallel.mesh import abstract_batch, check_batch
+    from bert_jax.parallel.mesh_spec import check_heads
+    from bert_jax.parallel.sharding import param_shardings
     from bert_jax.tasks.pretraining import PreTraining
     from bert_jax.tasks.pretraining_batches import evaluation_batches, make_batch_maker
     from bert_jax.tasks.pretraining_report import format_evaluation
     from bert_jax.training.compilation import CompiledEvaluation
     from bert_jax.training.train_step import make_eval_step
 
-    mesh = make_mesh()
+    mesh = make_mesh_from_flags(values)
+    check_heads(mesh.shape["tensor"], model.config.num_attention_heads)
     check_batch(mesh, values.batch_size, 1, "--batch_size")
     task = PreTraining(model.config, execution=Execution(dtype=values.dtype))
     parameters, missing = task.with_heads(model.load_parameters())
-    if "masked_lm" in missing:
-        raise UserError(f"{model.path} is a {model.model_class} without a masked-LM head: there is nothing to score")
-    parameters = jax.device_put(parameters, replicated(mesh))
+    parameters = jax.device_put(parameters, param_shardings(mesh, task.logical_axes(), parameters))
     maker = make_batch_maker(store, tokenizer, Masking(), values.seed)
     shapes = abstract_batch(mesh, maker.shapes(values.batch_size))
     compiled = CompiledEvaluation(task, make_eval_step(task), parameters, shapes)

@@ -12,6 +12,7 @@ from bert_jax.errors import UserError
 from bert_jax.interop.pretrained import open_pretrained
 from bert_jax.text.tokenizer import MASK
 from launch.command import run
+from launch.mesh_flags import define_mesh_flags, make_mesh_from_flags, parse_mesh_flags
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -23,6 +24,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("checkpoint", "latest", "Of a run's folder: latest, best, or a step.", **here)
     flags.DEFINE_multi_string("text", [], f"A text with {MASK} in it; may repeat.", **here)
     flags.DEFINE_integer("top_k", 5, "Suggestions for each blank.", **here)
+    define_mesh_flags(values)
 
 
 def execute(values: flags.FlagValues) -> int:
@@ -36,6 +38,7 @@ def execute(values: flags.FlagValues) -> int:
     for text in values.text:
         if MASK not in text:
             raise UserError(f"no {MASK} in {text!r}: put it where a word is wanted, such as 'The sky is {MASK}.'")
+    parse_mesh_flags(values)
     try:
         model = open_pretrained(values.model, values.checkpoint)
     except UserError as error:
@@ -47,11 +50,15 @@ def execute(values: flags.FlagValues) -> int:
         )
     tokenizer = model.load_tokenizer()
 
-    from bert_jax.tasks.fill_mask import encode_text, fill_masks, format_suggestions
+    # From here on, imports are slow.
+    from bert_jax.parallel.mesh_spec import check_heads
+    from bert_jax.tasks.fill_mask import encode_text, fill_masks, format_suggestions, place_parameters
 
     for text in values.text:
         encode_text(tokenizer, text, model.config.max_position_embeddings)
-    parameters = model.load_parameters()
+    mesh = make_mesh_from_flags(values)
+    check_heads(mesh.shape["tensor"], model.config.num_attention_heads)
+    parameters = place_parameters(mesh, model.config, model.load_parameters())
     for text in values.text:
         print(format_suggestions(text, fill_masks(model.config, parameters, tokenizer, text, values.top_k)))
     return 0

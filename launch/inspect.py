@@ -11,6 +11,7 @@ from absl import flags
 
 from bert_jax.errors import UserError
 from launch.command import run
+from launch.mesh_flags import define_mesh_flags, make_mesh_from_flags, parse_mesh_flags
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -26,6 +27,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("layer", -1, "Whose attention is drawn, from 0; negative from the last.", **here)
     flags.DEFINE_integer("head", 0, "Whose attention is drawn, from 0.", **here)
     flags.DEFINE_string("attention", "attention.png", "Where to draw it; empty for nowhere.", **here)
+    define_mesh_flags(values)
 
 
 def execute(values: flags.FlagValues) -> int:
@@ -39,6 +41,7 @@ def execute(values: flags.FlagValues) -> int:
     target = pathlib.Path(values.attention)
     if values.attention and (target.suffix != ".png" or not target.parent.is_dir()):
         raise UserError(f"--attention={target}: must be a .png file in a folder that exists")
+    parse_mesh_flags(values)
 
     from bert_jax.interop.pretrained import open_pretrained
 
@@ -48,7 +51,11 @@ def execute(values: flags.FlagValues) -> int:
     tokenizer = model.load_tokenizer() if values.text is not None else None
 
     # From here on, imports are slow.
+    import jax
+
     from bert_jax.models.registry import CLASSIFICATION_CLASSES, build_model
+    from bert_jax.parallel.mesh_spec import check_heads
+    from bert_jax.parallel.sharding import param_shardings
     from bert_jax.tasks.inspection import draw_attention, encode, format_inspection, format_parameters, inspect_text
 
     labels = model.labels if model.model_class in CLASSIFICATION_CLASSES else None
@@ -56,7 +63,11 @@ def execute(values: flags.FlagValues) -> int:
     print(f"{model.path} ({model.kind}, {model.model_class})")
     if tokenizer is not None:
         ids, types = encode(tokenizer, values.text, values.text_pair, model.config.max_position_embeddings)
-        inspection = inspect_text(network, model.load_parameters(), tokenizer, ids, types, values.top_k)
+        mesh = make_mesh_from_flags(values)
+        check_heads(mesh.shape["tensor"], model.config.num_attention_heads)
+        parameters = model.load_parameters()
+        parameters = jax.device_put(parameters, param_shardings(mesh, network.logical_axes(), parameters))
+        inspection = inspect_text(network, parameters, tokenizer, ids, types, values.top_k)
         print(format_inspection(inspection))
         if inspection.predictions is None:
             print("(no masked-LM head: nothing is expected)")

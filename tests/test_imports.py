@@ -83,7 +83,7 @@ _ROOMS = {
     "data": {"text", "config", "errors"},
     "models": {"config", "errors"},
     "parallel": {"models", "data", "text", "config", "errors"},
-    "training": {"models", "data", "text", "config", "errors"},
+    "training": {"parallel", "models", "data", "text", "config", "errors"},
     "interop": {"training", "models", "data", "text", "config", "errors"},
     "tasks": {"training", "parallel", "models", "data", "text", "config", "errors"},
 }

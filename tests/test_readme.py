@@ -1,5 +1,6 @@
 """The README is run: its commands, its snippet, its map of folders."""
 
+import importlib
 import pathlib
 import re
 import shlex
@@ -7,9 +8,11 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
 
 from launch import convert, evaluate, fill_mask, inspect, prepare, pretrain, train_tokenizer
 from launch.configuration import load_pretrain
+from launch.mesh_flags import parse_mesh_flags
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -75,6 +78,20 @@ def test_phases_command_names_a_configuration_that_fits_it():
     phases = recipe.plan([128, 512])
     assert [phase.seq_len for phase in phases] == [128, 512]
     assert phases[0].steps == 9 * phases[1].steps
+
+
+def test_pod_commands_have_flags_and_files_that_exist():
+    page = (REPOSITORY / "docs" / "pods.md").read_text(encoding="utf-8")
+    lines = [shlex.split(line, comments=True)[2:] for line in re.findall(r"^    (python -m .*)$", page, re.MULTILINE)]
+    for module, *arguments in [*commands("Pods"), *lines]:
+        values = flags.FlagValues()
+        importlib.import_module(module).define_flags(values)
+        # FLAGS stands for the others.
+        assert values([module, *arguments])[1:] in ([], ["FLAGS"])
+        parse_mesh_flags(values)
+        assert "FLAGS" in arguments or load_pretrain(values.gin_file, [])
+    for path in re.findall(r"\b(?:launch|gin_configs|bert_jax)/[\w/.]*\w", page):
+        assert (REPOSITORY / path).exists(), path
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "gin_configs" / "pretrain").glob("*.gin")), ids=lambda p: p.stem)

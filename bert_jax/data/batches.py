@@ -116,17 +116,32 @@ class BatchMaker:
 
         yield from self._run(tf.data.Dataset.range(start_step, end_step), load)
 
-    def evaluation(self, split: str, batch_size: int, max_batches: int | None = None) -> Iterator[NumpyBatch]:
-        """Yields a split once, in order and with the masks of epoch 0; the last batch is filled up with empty rows."""
+    def evaluation(
+        self,
+        split: str,
+        batch_size: int,
+        max_batches: int | None = None,
+        *,
+        batch_rows: Sequence[int] | None = None,
+    ) -> Iterator[NumpyBatch]:
+        """Yields a split once, in order and with the masks of epoch 0; the last batch is filled up with empty rows.
+
+        Args:
+            split: which rows.
+            batch_size: rows in the global batch.
+            max_batches: at most so many.
+            batch_rows: which rows of each global batch to read, on this host; all by default.
+        """
+        offsets = np.arange(batch_size) if batch_rows is None else np.asarray(batch_rows)
         num_rows = self.rows.num_rows(split)
         num_batches = -(-num_rows // batch_size)
         if max_batches is not None:
             num_batches = min(num_batches, max_batches)
 
         def load(step: tf.Tensor) -> dict[str, tf.Tensor]:
-            indices = tf.range(batch_size, dtype=tf.int64) + step * batch_size
+            indices = tf.constant(offsets, tf.int64) + step * batch_size
             indices = tf.where(indices < num_rows, indices, -1)
-            return self._load(split, indices, tf.zeros_like(indices), batch_size)
+            return self._load(split, indices, tf.zeros_like(indices), len(offsets))
 
         yield from self._run(tf.data.Dataset.range(num_batches), load)
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from bert_jax.config import BertConfig
+from bert_jax.models.activation_axes import BATCH, with_axes
 from bert_jax.models.dropout import fold_in_each
 from bert_jax.models.embeddings import BertEmbeddings, padded_vocab_size
 from bert_jax.models.encoder import BertEncoder, LayerMixture
@@ -129,7 +130,8 @@ class BertModel(nnx.Module):
     def _embed(
         self, input_ids: jax.Array, token_type_ids: jax.Array, position_ids: jax.Array, keys: jax.Array | None
     ) -> jax.Array:
-        return self.embeddings(input_ids, token_type_ids, position_ids, fold_in_each(keys, _EMBEDDINGS_PLACE))
+        keys = fold_in_each(keys, _EMBEDDINGS_PLACE)
+        return with_axes(self.embeddings(input_ids, token_type_ids, position_ids, keys), BATCH)
 
 
 class BertForFeatureExtraction(nnx.Module):

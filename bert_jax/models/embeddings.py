@@ -6,6 +6,7 @@ import numpy as np
 from flax import nnx
 
 from bert_jax.config import BertConfig
+from bert_jax.models.activation_axes import VOCAB, with_axes
 from bert_jax.models.dropout import dropout
 from bert_jax.models.layers import embed, layer_norm
 
@@ -76,14 +77,27 @@ class BertEmbeddings(nnx.Module):
         """
         # Two or so token types: a product with a one-hot matrix spares the gather and above all its scatter backwards.
         types = jax.nn.one_hot(token_type_ids, self.config.type_vocab_size, dtype=self.token_type_embeddings.dtype)
-        type_table = self.token_type_embeddings.embedding[...].astype(types.dtype)
-        summed = self.word_embeddings(input_ids) + self._positions(position_ids) + types @ type_table
+        words = jnp.take(_whole_vectors(self.word_embeddings, VOCAB), input_ids, axis=0)
+        summed = words + self._positions(position_ids) + types @ _whole_vectors(self.token_type_embeddings)
         if self.config.layer_norm_placement == "post":
             summed = self.layer_norm(summed)
         return dropout(summed, self.config.hidden_dropout_prob, keys)
 
     def _positions(self, position_ids: jax.Array) -> jax.Array:
         if self.config.position_embedding_type == "learned":
-            return self.position_embeddings(position_ids)
+            return jnp.take(_whole_vectors(self.position_embeddings), position_ids, axis=0)
         table = sinusoidal_positions(self.config.max_position_embeddings, self.config.hidden_size)
         return jnp.take(jnp.asarray(table, self.dtype), position_ids, axis=0)
+
+
+def _whole_vectors(table: nnx.Embed, rows: str | None = None) -> jax.Array:
+    """Returns a table in its module's dtype, to look vectors up in; where a mesh cuts vectors, they are gathered first.
+
+    Looked up in a table whose vectors are cut, the pieces of vectors come for the rows of many devices, which no other
+    activation does.
+
+    Args:
+        table: `[rows, hidden]`.
+        rows: the name of its first axis.
+    """
+    return with_axes(table.embedding[...].astype(table.dtype), rows)

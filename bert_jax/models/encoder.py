@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from bert_jax.config import BertConfig
+from bert_jax.models.activation_axes import BATCH, HEADS, MLP, with_axes
 from bert_jax.models.dropout import dropout, fold_in_each
 from bert_jax.models.execution import Execution
 from bert_jax.models.layers import activation, layer_norm, linear
@@ -106,10 +107,13 @@ class SelfAttention(nnx.Module):
         """Maps `[batch, length, hidden]` to the same shape; mask `[batch, 1, length, length]`, keys `[batch]`."""
 
         def attend(inputs: jax.Array) -> jax.Array:
+            query, key, value = (
+                with_axes(project(inputs), BATCH, None, HEADS) for project in (self.query, self.key, self.value)
+            )
             attended = attention(
-                self.query(inputs),
-                self.key(inputs),
-                self.value(inputs),
+                query,
+                key,
+                value,
                 mask,
                 self.config.attention_probs_dropout_prob,
                 fold_in_each(keys, 0),
@@ -139,7 +143,8 @@ class FeedForward(nnx.Module):
         """Maps `[batch, length, hidden]` to the same shape; keys `[batch]`."""
 
         def transform(inputs: jax.Array) -> jax.Array:
-            outputs = self.output(activation(self.config, self.intermediate(inputs)))
+            intermediate = with_axes(self.intermediate(inputs), BATCH, None, MLP)
+            outputs = self.output(activation(self.config, intermediate))
             return dropout(outputs, self.config.hidden_dropout_prob, fold_in_each(keys, 2))
 
         return residual(self.config, self.layer_norm, hidden, transform)
@@ -259,19 +264,33 @@ class BertEncoder(nnx.Module):
         """
         mask = attention_mask(segment_ids)
         graph, parameters = nnx.split(self.layers)
-        if layers < self.config.num_hidden_layers:
-            parameters = jax.tree.map(lambda leaf: leaf[:layers], parameters)
 
         def apply_layer(hidden: jax.Array, inputs: tuple) -> tuple[jax.Array, jax.Array | None]:
             layer_parameters, index = inputs
             layer = nnx.merge(graph, layer_parameters)
-            outputs = layer(hidden, mask, fold_in_each(keys, index))
+            outputs = with_axes(layer(with_axes(hidden, BATCH), mask, fold_in_each(keys, index)), BATCH)
             return outputs, observe and observe(layer, hidden, outputs, mask)
 
-        unroll = max(1, min(self.execution.unroll, layers))
         policy = REMAT_POLICIES[self.execution.remat]
-        if policy is not None:
-            # A loop keeps forward and backward apart; without one the compiler would merge the recomputation with what
-            # it repeats, and keep all of it after all.
-            apply_layer = jax.checkpoint(apply_layer, policy=policy, prevent_cse=unroll == layers)
-        return jax.lax.scan(apply_layer, hidden, (parameters, jnp.arange(layers)), unroll=unroll)
+
+        def run(hidden: jax.Array, first: int, last: int) -> tuple[jax.Array, jax.Array | None]:
+            """Runs the layers first, ..., last - 1."""
+            unroll = max(1, min(self.execution.unroll, last - first))
+            apply = apply_layer
+            if policy is not None:
+                # A loop keeps forward and backward apart; without one the compiler would merge the recomputation with
+                # what it repeats, and keep all of it after all.
+                apply = jax.checkpoint(apply_layer, policy=policy, prevent_cse=unroll == last - first)
+            whole = (first, last) == (0, self.config.num_hidden_layers)
+            own = parameters if whole else jax.tree.map(lambda leaf: leaf[first:last], parameters)
+            if last <= self.execution.frozen_layers:
+                hidden, own = jax.lax.stop_gradient((hidden, own))
+            return jax.lax.scan(apply, hidden, (own, jnp.arange(first, last)), unroll=unroll)
+
+        frozen = min(self.execution.frozen_layers, layers)
+        if frozen in (0, layers):
+            return run(hidden, 0, layers)
+        # A loop of their own, which nothing is differentiated through.
+        hidden, below = run(hidden, 0, frozen)
+        hidden, above = run(hidden, frozen, layers)
+        return hidden, observe and jnp.concatenate([below, above])

@@ -14,7 +14,7 @@ REMAT = ("none", "full", "dots", "dots_no_batch")
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """Choices that change speed and memory, and results by rounding at most.
+    """Choices that change speed and memory, and results by rounding at most; but for what is frozen.
 
     Attributes:
         dtype: of the computation, "float32" or "bfloat16"; parameters, softmax, LayerNorm's statistics, logits and
@@ -22,11 +22,14 @@ class Execution:
         remat: what a layer keeps for the backward pass: "none" (nothing is recomputed), "full" (everything is), "dots"
             (results of matrix products are kept) or "dots_no_batch" (those without batch dimensions are).
         unroll: layers per iteration of the scan; more compiles longer and, on CPUs, runs faster.
+        frozen_layers: so many layers from the bottom, and the embeddings below them, get no gradient, and are run
+            without keeping anything for it.
     """
 
     dtype: str = "float32"
     remat: str = "none"
     unroll: int = 1
+    frozen_layers: int = 0
 
     def __post_init__(self):
         if self.dtype not in DTYPES:
@@ -35,6 +38,8 @@ class Execution:
             raise UserError(f"Execution.remat must be one of {', '.join(REMAT)}, not {self.remat!r}")
         if not isinstance(self.unroll, int) or self.unroll < 1:
             raise UserError(f"Execution.unroll must be a positive whole number, not {self.unroll!r}")
+        if not isinstance(self.frozen_layers, int) or self.frozen_layers < 0:
+            raise UserError(f"Execution.frozen_layers must be a whole number, at least 0, not {self.frozen_layers!r}")
 
     @property
     def jax_dtype(self) -> Any:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from bert_jax.config import LAST_FOUR, BertConfig
+from bert_jax.models.activation_axes import BATCH, VOCAB, with_axes
 from bert_jax.models.layers import activation, layer_norm, linear
 
 
@@ -20,7 +21,7 @@ def gather_positions(hidden: jax.Array, positions: jax.Array) -> jax.Array:
     Returns:
         `[batch, n, hidden]`.
     """
-    return jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
+    return with_axes(jnp.take_along_axis(hidden, positions[:, :, None], axis=1), BATCH)
 
 
 def tokens_of_pairs(segment_ids: jax.Array, cls_positions: jax.Array) -> jax.Array:
@@ -81,7 +82,7 @@ class Pooler(nnx.Module):
         else:
             over_tokens = {"mean": mean_of_tokens, "max": max_of_tokens}[pooling]
             vectors = over_tokens(states, tokens_of_pairs(segment_ids, cls_positions))
-        return jnp.tanh(self.dense(vectors))
+        return jnp.tanh(with_axes(self.dense(with_axes(vectors, BATCH)), BATCH))
 
 
 class MaskedLanguageModelHead(nnx.Module):
@@ -106,11 +107,10 @@ class MaskedLanguageModelHead(nnx.Module):
         Returns:
             float32 logits `[batch, predictions, padded_vocab]`, minus infinity where the vocabulary is padded.
         """
-        transformed = self.layer_norm(activation(self.config, self.transform(vectors)))
-        logits = jnp.einsum(
-            "bph,vh->bpv", transformed, embedding.astype(transformed.dtype), preferred_element_type=jnp.float32
-        )
-        logits = logits + self.bias[...]
+        transformed = self.layer_norm(activation(self.config, with_axes(self.transform(vectors), BATCH)))
+        table = with_axes(embedding.astype(transformed.dtype), VOCAB)
+        logits = jnp.einsum("bph,vh->bpv", transformed, table, preferred_element_type=jnp.float32)
+        logits = with_axes(logits, BATCH, None, VOCAB) + self.bias[...]
         vocab_size = self.config.vocab_size
         if vocab_size == logits.shape[-1]:
             return logits
@@ -126,4 +126,4 @@ class NextSentenceHead(nnx.Module):
 
     def __call__(self, pooled: jax.Array) -> jax.Array:
         """Maps `[..., hidden]` to float32 logits `[..., 2]`."""
-        return self.dense(pooled).astype(jnp.float32)
+        return with_axes(self.dense(pooled).astype(jnp.float32), BATCH)

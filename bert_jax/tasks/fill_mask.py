@@ -7,10 +7,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from bert_jax.config import BertConfig
 from bert_jax.errors import UserError
 from bert_jax.models.registry import build_model
+from bert_jax.parallel.sharding import param_shardings
 from bert_jax.text.tokenizer import MASK, Tokenizer
 
 # Lengths are rounded up to a multiple of this, so that texts of similar length share a compiled program.
@@ -63,10 +65,20 @@ def fill_masks(
         "segment_ids": used.astype(np.int32),
         "masked_positions": np.asarray([positions], np.int32),
     }
+    return likeliest_words(np.asarray(_compiled(config)(_used(parameters), batch))[0], tokenizer, top_k)
+
+
+def place_parameters(mesh: Mesh, config: BertConfig, parameters: Any) -> Any:
+    """Returns the parameters that `fill_masks` uses, cut over the mesh by the same rules as in training."""
+    used = _used(parameters)
+    axes = build_model("BertForMaskedLM", config).logical_axes()
+    return jax.device_put(used, param_shardings(mesh, axes, used))
+
+
+def _used(parameters: Any) -> Any:
     # Pooler and next-sentence head have no part in it.
     encoder = {name: part for name, part in parameters["bert"].items() if name != "pooler"}
-    used_parameters = {"bert": encoder, "masked_lm": parameters["masked_lm"]}
-    return likeliest_words(np.asarray(_compiled(config)(used_parameters, batch))[0], tokenizer, top_k)
+    return {"bert": encoder, "masked_lm": parameters["masked_lm"]}
 
 
 def likeliest_words(logits: np.ndarray, tokenizer: Tokenizer, top_k: int) -> list[list[Suggestion]]:

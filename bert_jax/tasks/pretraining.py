@@ -10,6 +10,7 @@ from bert_jax.config import BertConfig
 from bert_jax.models.bert import BertForPreTraining
 from bert_jax.models.execution import Execution
 from bert_jax.models.parameters import Functional, Parameters
+from bert_jax.tasks.cross_entropy import cross_entropy
 from bert_jax.training.task import Batch, Scalars
 
 
@@ -27,6 +28,10 @@ class PreTraining:
     def init(self, key: jax.Array) -> Parameters:
         """Returns initial parameters."""
         return self.model.init(key)
+
+    def logical_axes(self) -> Parameters:
+        """Returns for each parameter the names of its axes."""
+        return self.model.logical_axes()
 
     def with_heads(self, parameters: Parameters) -> tuple[Parameters, Sequence[str]]:
         """Fits the parameters of a model of another class to this task.
@@ -70,7 +75,7 @@ class PreTraining:
             ("mlm", mlm_logits, batch["masked_ids"], batch["masked_weights"]),
             ("nsp", nsp_logits, batch["next_sentence_labels"], batch["next_sentence_weights"]),
         ):
-            losses, correct = _cross_entropy(logits, labels)
+            losses, correct = cross_entropy(logits, labels)
             statistics[f"{term}_sum"] = jnp.sum(losses * weights)
             statistics[f"{term}_correct"] = jnp.sum(correct * weights)
             statistics[f"{term}_weight"] = jnp.sum(weights)
@@ -98,15 +103,3 @@ class PreTraining:
         hidden = statistics["mlm_hidden_weight"] + (statistics["mlm_hidden_weight"] == 0)
         metrics["mlm_hidden_accuracy"] = statistics["mlm_hidden_correct"] / hidden
         return metrics
-
-
-def _cross_entropy(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns for each label its cross-entropy in nats, and whether it is the one predicted."""
-    # Written with comparisons and reductions, which fuse: a gather of the labels' logits would be a scatter into an
-    # array of the logits' size backwards, and XLA's argmax does not vectorise (together a tenth of a tiny step).
-    classes = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
-    label_logits = jnp.sum(jnp.where(classes == labels[..., None], logits, 0.0), axis=-1)
-    maxima = jax.lax.stop_gradient(jnp.max(logits, axis=-1))
-    losses = jnp.log(jnp.sum(jnp.exp(logits - maxima[..., None]), axis=-1)) + maxima - label_logits
-    predictions = jnp.min(jnp.where(logits == maxima[..., None], classes, logits.shape[-1]), axis=-1)
-    return losses, predictions == labels

@@ -9,7 +9,8 @@ from bert_jax.data.batches import BatchMaker
 from bert_jax.data.masking import Vocabulary
 from bert_jax.data.masking_recipe import Masking
 from bert_jax.data.rows import VALIDATION, RowStore
-from bert_jax.parallel.mesh import put_batch
+from bert_jax.parallel.batch_rows import BatchRows
+from bert_jax.parallel.mesh import batch_sharding
 from bert_jax.tasks.baselines import PreTrainingBaselines
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -54,15 +55,19 @@ def evaluation_batches(
     max_batches = None if max_rows is None else -(-max_rows // batch_size)
     # The rows and their masks are the same each time, and so are the baselines.
     scored: dict[str, float] = {}
+    ours = BatchRows.of(batch_sharding(mesh), batch_size)
 
     def run(params: Any) -> dict[str, float]:
         baselines = None if scored else PreTrainingBaselines(store.token_counts)
 
         def batches():
-            for batch in maker.evaluation(split, batch_size, max_batches):
+            # The baselines are of all rows, and every process reads them, this once.
+            rows = None if baselines else ours.rows
+            for batch in maker.evaluation(split, batch_size, max_batches, batch_rows=rows):
                 if baselines:
                     baselines.add(batch)
-                yield put_batch(mesh, batch)
+                    batch = ours.take(batch)
+                yield ours.put(batch)
 
         metrics = evaluate(params, batches())
         if baselines:

@@ -99,6 +99,8 @@ class Pretrain:
             _require_count(f"pretrain.{name}", getattr(self, name))
         if not isinstance(self.eval_every, int) or self.eval_every < 0:
             raise UserError(f"pretrain.eval_every must be a whole number, at least 0, not {self.eval_every!r}")
+        if self.execution.frozen_layers:
+            raise UserError("Execution.frozen_layers is for fine-tuning: pre-training trains every layer")
         if self.eval_rows is not None:
             _require_count("pretrain.eval_rows", self.eval_rows)
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:

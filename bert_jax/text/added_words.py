@@ -86,10 +86,42 @@ def add_words(
             + ("each of its words is whole in the vocabulary already" if left_out else "it holds no words")
         )
 
+    changed, added = _with_words(tokenizer, list(new_words), training or {})
+    return changed, Listing(added, tuple(left_out))
+
+
+def add_markers(tokenizer: Tokenizer, markers: Sequence[str]) -> Tokenizer:
+    """Returns a tokenizer with a token for each marker, such as "[E1]", that no text gives.
+
+    Texts are split at the brackets, so that a marker has to be put between their pieces by its id. Like added words,
+    markers are listed and begin with the mean of their pieces' embeddings.
+
+    Args:
+        tokenizer: a WordPiece tokenizer; it is not changed, and returned if it has all of them.
+        markers: words that the basic tokenization splits.
+
+    Raises:
+        UserError: not a WordPiece tokenizer.
+    """
+    missing = [marker for marker in markers if tokenizer.token_to_id(marker) is None]
+    if not missing:
+        return tokenizer
+    if not isinstance(tokenizer, WordPieceTokenizer):
+        raise UserError(
+            f"the markers {', '.join(missing)} can be added to a wordpiece tokenizer only, and this one is"
+            f" {tokenizer.kind}: take a model with a wordpiece vocabulary"
+        )
+    return _with_words(tokenizer, missing, {})[0]
+
+
+def _with_words(
+    tokenizer: WordPieceTokenizer, words: Sequence[str], training: dict[str, Any]
+) -> tuple[WordPieceTokenizer, tuple[AddedWord, ...]]:
+    """Returns a tokenizer with these tokens, all of them new, and what was added."""
     tokens = [tokenizer.id_to_token(index) for index in range(tokenizer.vocab_size)]
     unused = (index for index, token in enumerate(tokens) if _UNUSED.fullmatch(token))
     added = []
-    for word, pieces in zip(new_words, tokenizer.encode_batch(list(new_words)), strict=True):
+    for word, pieces in zip(words, tokenizer.encode_batch(words), strict=True):
         index = next(unused, None)
         slot = None
         if index is None:
@@ -98,12 +130,11 @@ def add_words(
         else:
             slot, tokens[index] = tokens[index], word
         added.append(AddedWord(word, index, slot, tuple(pieces)))
-    listing = Listing(tuple(added), tuple(left_out))
     entries = [
         {**dataclasses.asdict(word), "pieces": list(word.pieces)} for word in (*read_added_words(tokenizer), *added)
     ]
-    changed = tokenizer.with_tokens(tokens, {**tokenizer.training, **(training or {}), TRAINING_ENTRY: entries})
-    return changed, listing
+    changed = tokenizer.with_tokens(tokens, {**tokenizer.training, **training, TRAINING_ENTRY: entries})
+    return changed, tuple(added)
 
 
 def read_added_words(tokenizer: Tokenizer) -> tuple[AddedWord, ...]:

@@ -8,11 +8,15 @@ import io
 import pathlib
 import random
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from bert_jax.errors import UserError
 from bert_jax.text import tokenizer as base
+from bert_jax.text.offsets import Pieces, repair
 from bert_jax.text.passage import cut_text
 
 MODEL_FILE = "spiece.model"
@@ -46,7 +50,16 @@ class SentencePieceTokenizer(base.Tokenizer):
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode_batch`."""
-        return self._processor.encode(list(texts), out_type=int, num_threads=1)
+        texts = list(texts)
+        try:
+            return self._processor.encode(texts, out_type=int, num_threads=1)
+        except (RuntimeError, TypeError):
+            # What is no text in Unicode (halves of surrogate pairs) is rare, so that only then each text is looked at.
+            return self._processor.encode([repair(text) for text in texts], out_type=int, num_threads=1)
+
+    def _encode_with_offsets(self, texts: Sequence[str]) -> list[Pieces]:
+        encodings = self._processor.encode(list(texts), out_type="offset_mapping", num_threads=1)
+        return [_without_spaces(text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
 
     def encode_with_masks(self, text: str) -> list[int]:
         """See `Tokenizer.encode_with_masks`.
@@ -194,6 +207,27 @@ def _explain(message: str, vocab_size: int) -> str:
             " choose a larger vocab_size"
         )
     return f"SentencePiece cannot be trained on this text with a vocabulary of {vocab_size}: {message}"
+
+
+def _without_spaces(text: str, encoding: dict[str, Any]) -> Pieces:
+    """Returns pieces whose spans do not begin with the space that the mark of a word's beginning stands for."""
+    spans = np.asarray(encoding["offsets"], np.int32).reshape(-1, 2)
+    starts, ends = spans[:, 0], spans[:, 1]
+    # From the end: of a character that is normalized to several pieces (a ligature, a fraction), the library gives its
+    # span to the last alone, and an empty one to the others.
+    for index, piece in reversed(list(enumerate(encoding["pieces"]))):
+        start, end = int(starts[index]), int(ends[index])
+        while start < end and _is_space(text[start]) and text[start] not in piece:
+            start += 1
+        if start == end and piece != WORD_START and index + 1 < len(starts) and starts[index + 1] == start:
+            end = int(ends[index + 1])
+        starts[index], ends[index] = start, end
+    return Pieces(encoding["ids"], starts, ends)
+
+
+def _is_space(character: str) -> bool:
+    """Whether the library's normalization makes a space of the character, as of U+200B, or removes it."""
+    return character.isspace() or unicodedata.category(character) in ("Cf", "Cc")
 
 
 def _is_written_without_spaces(character: str) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax.errors import UserError
+from bert_jax.text.offsets import Pieces, repair, repaired_positions, with_marks
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -76,6 +77,10 @@ class Tokenizer(abc.ABC):
         """Returns the ids of each text, without special tokens; a literal "[MASK]" is ordinary text."""
 
     @abc.abstractmethod
+    def _encode_with_offsets(self, texts: Sequence[str]) -> list[Pieces]:
+        """Like `encode_with_offsets`, of texts that are Unicode; marks may be left outside of the spans."""
+
+    @abc.abstractmethod
     def encode_with_masks(self, text: str) -> list[int]:
         """Like `encode_batch` of one text, but each literal "[MASK]" becomes `mask_id`."""
 
@@ -94,6 +99,18 @@ class Tokenizer(abc.ABC):
     @abc.abstractmethod
     def _library_version(self) -> dict[str, str]:
         """Name and version of the library behind the kind."""
+
+    def encode_with_offsets(self, texts: Sequence[str]) -> list[Pieces]:
+        """Returns the pieces of each text, with their places in it as it was given; ids as `encode_batch` gives."""
+        repaired = [repair(text) for text in texts]
+        encoded = self._encode_with_offsets(repaired)
+        for index, (text, sound) in enumerate(zip(texts, repaired, strict=True)):
+            pieces = with_marks(sound, encoded[index])
+            if text != sound:
+                positions = repaired_positions(text, sound)
+                pieces = pieces._replace(starts=positions[pieces.starts], ends=positions[pieces.ends])
+            encoded[index] = pieces
+        return encoded
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns readable text: [PAD], [CLS] and [SEP] are left out, [MASK] and [UNK] are written as such."""

@@ -10,8 +10,11 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from bert_jax.errors import UserError
 from bert_jax.text import tokenizer as base
+from bert_jax.text.offsets import Pieces, repair
 
 CONTINUATION = "##"
 VOCABULARY_FILE = "vocab.txt"
@@ -78,7 +81,7 @@ class WordPieceTokenizer(base.Tokenizer):
 
     def split_words(self, text: str) -> list[str]:
         """Returns the words of the basic tokenization, each of which is then cut into pieces of its own."""
-        words = self._backend.pre_tokenizer.pre_tokenize_str(self._backend.normalizer.normalize_str(_repair(text)))
+        words = self._backend.pre_tokenizer.pre_tokenize_str(self._backend.normalizer.normalize_str(repair(text)))
         return [word for word, _ in words]
 
     def with_tokens(self, tokens: Sequence[str], training: dict[str, Any]) -> "WordPieceTokenizer":
@@ -93,8 +96,15 @@ class WordPieceTokenizer(base.Tokenizer):
         except TypeError:
             # What is no text in Unicode (halves of surrogate pairs, from an argument that is not UTF-8 or from careless
             # JSON) is rare and refused by the library, so that only then each text is looked at.
-            encodings = self._backend.encode_batch_fast([_repair(text) for text in texts], add_special_tokens=False)
+            encodings = self._backend.encode_batch_fast([repair(text) for text in texts], add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
+
+    def _encode_with_offsets(self, texts: Sequence[str]) -> list[Pieces]:
+        pieces = []
+        for encoding in self._backend.encode_batch(list(texts), add_special_tokens=False):
+            spans = np.asarray(encoding.offsets, np.int32).reshape(-1, 2)
+            pieces.append(Pieces(encoding.ids, spans[:, 0], spans[:, 1]))
+        return pieces
 
     def encode_with_masks(self, text: str) -> list[int]:
         """See `Tokenizer.encode_with_masks`."""
@@ -200,8 +210,3 @@ def basic_tokenization(cased: bool, rules: Mapping[str, Any] = RULES) -> tuple[A
         lowercase=not cased,
     )
     return normalizer, pre_tokenizers.BertPreTokenizer()
-
-
-def _repair(text: str) -> str:
-    """Joins surrogate pairs into their characters, and puts U+FFFD, which is then removed, for halves alone."""
-    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

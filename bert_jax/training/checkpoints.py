@@ -12,7 +12,7 @@ import pathlib
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,9 +20,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from bert_jax.errors import TrainingError, UserError
+from bert_jax.training.best import BestBy
 from bert_jax.training.checksums import tree_checksums
 from bert_jax.training.saved_models import (
-    BEST_METRIC,
     DIRECTORY,
     FILES,
     RUN,
@@ -34,7 +34,7 @@ from bert_jax.training.saved_models import (
     read_run,
 )
 
-__all__ = ["BEST_METRIC", "DIRECTORY", "CheckpointStore", "SavedModel", "open_model", "write_model"]
+__all__ = ["DIRECTORY", "CheckpointStore", "SavedModel", "open_model", "write_model"]
 
 DAMAGED_DIRECTORY = "damaged_checkpoints"
 
@@ -79,30 +79,38 @@ def _handler_registry() -> ocp.handlers.DefaultCheckpointHandlerRegistry:
 
 
 class _LatestAndBest:
-    """Orbax's question which checkpoints to keep, answered: the latest few, and the one with the lowest loss."""
+    """Orbax's question which checkpoints to keep, answered: the latest few, and the best."""
 
-    def __init__(self, keep: int, losses: Mapping[int, float]):
+    def __init__(self, keep: int, badness: Mapping[int, float]):
         self._keep = keep
-        self._losses = losses
+        self._badness = badness
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
         del context
         steps = sorted(checkpoint.step for checkpoint in checkpoints)
         kept = set(steps[-self._keep :])
-        evaluated = [step for step in steps if step in self._losses]
+        evaluated = [step for step in steps if step in self._badness]
         if evaluated:
-            kept.add(min(evaluated, key=self._losses.__getitem__))
+            kept.add(min(evaluated, key=self._badness.__getitem__))
         return [checkpoint.step in kept for checkpoint in checkpoints]
 
 
 class CheckpointStore:
     """The checkpoints of one run.
 
-    Keeps the last few, and the one with the lowest validation loss.
+    Keeps the last few, and the best of those that were evaluated.
+
+    Attributes:
+        best_by: says which is the best.
     """
 
-    def __init__(self, workdir: str | pathlib.Path, keep: int):
+    def __init__(self, workdir: str | pathlib.Path, keep: int, best_by: BestBy | None = None):
         """Opens the store of a run's folder and removes unfinished saves.
+
+        Args:
+            workdir: the run's folder.
+            keep: how many of the last are kept.
+            best_by: says which is the best; the lowest validation loss if None.
 
         Raises:
             UserError: the folder cannot be written.
@@ -110,16 +118,17 @@ class CheckpointStore:
         self._workdir = pathlib.Path(workdir).absolute()
         self._directory = self._workdir / DIRECTORY
         self._keep = keep
+        self.best_by = best_by or BestBy()
         # Orbax forgets the metrics of the checkpoints that it finds; our JSON beside them does not.
-        self._losses: dict[int, float] = {}
+        self._badness: dict[int, float] = {}
         self._manager = self._open()
         for step in self.steps():
             with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-                self._losses[step] = float(read_run(self._directory / str(step))["validation"][BEST_METRIC])
+                self._badness[step] = self.best_by.badness(self.record(step)["validation"])
 
     def _open(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_LatestAndBest(self._keep, self._losses), cleanup_tmp_directories=True
+            preservation_policy=_LatestAndBest(self._keep, self._badness), cleanup_tmp_directories=True
         )
         with self._saving():
             return ocp.CheckpointManager(
@@ -130,13 +139,13 @@ class CheckpointStore:
         """The steps that have a finished checkpoint, in order."""
         return sorted(self._manager.all_steps())
 
-    def best_loss(self) -> float | None:
-        """The lowest validation loss among the checkpoints that have one."""
-        return min((self._losses[step] for step in self.steps() if step in self._losses), default=None)
+    def best(self) -> float | None:
+        """The badness (see `BestBy`) of the best checkpoint among those that were evaluated."""
+        return min((self._badness[step] for step in self.steps() if step in self._badness), default=None)
 
-    def train_seconds(self, step: int) -> float:
-        """How long the run had trained up to this step; 0 where it has no checkpoint."""
-        return read_run(self._directory / str(step)).get("train_seconds", 0.0) if step in self.steps() else 0.0
+    def record(self, step: int) -> dict[str, Any]:
+        """The JSON values saved with a checkpoint; empty where there is none."""
+        return read_run(self._directory / str(step)) if step in self.steps() else {}
 
     def save(
         self,
@@ -169,8 +178,14 @@ class CheckpointStore:
                 " weights)"
             )
         if validation:
-            self._losses[step] = validation[BEST_METRIC]
-        record = {**run, "step": step, "validation": dict(validation) if validation else None, "checksums": checksums}
+            self._badness[step] = self.best_by.badness(validation)
+        record = {
+            **run,
+            **self.best_by.to_json(),
+            "step": step,
+            "validation": dict(validation) if validation else None,
+            "checksums": checksums,
+        }
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(record), files=FilesSave(files)
         )
@@ -205,13 +220,16 @@ class CheckpointStore:
             The step and the state, or None where there is no checkpoint.
 
         Raises:
-            TrainingError: there are checkpoints, and none can be read; they are left where they are.
+            TrainingError: there are checkpoints, and none can be read; they are left where they are. Or one of several
+                processes cannot read the newest, and has moved it aside for the next start.
         """
         damaged: dict[int, str] = {}
         for step in reversed(self.steps()):
             try:
                 state = self._restore(step, abstract_state)
             except Exception as error:  # orbax and tensorstore raise whatever the damage leads them to
+                if jax.process_count() > 1:
+                    self._give_up_together(step, error)
                 damaged[step] = " ".join(str(error).split())[:200]
                 continue
             for other, reason in damaged.items():
@@ -227,6 +245,28 @@ class CheckpointStore:
             )
         return None
 
+    def _give_up_together(self, step: int, error: Exception) -> None:
+        """Raises the error of a checkpoint that one of several processes cannot read.
+
+        The others may find their parts of it whole, and already wait for this process: they cannot fall back together,
+        but after a new start they can.
+        """
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            # Not the checkpoint but a process is lost.
+            raise error
+        reason = f"checkpoint {step} is damaged ({' '.join(str(error).split())[:200]})"
+        if len(self.steps()) == 1:
+            raise TrainingError(
+                f"{reason}, and {self._directory} has no other: restore the folder, or start again in a new --workdir"
+            ) from error
+        # Several processes may find the same damage.
+        with contextlib.suppress(FileNotFoundError):
+            self._move_aside([step])
+        raise TrainingError(
+            f"{reason} and now lies in {DAMAGED_DIRECTORY}: start all processes again, and the run goes on from the"
+            " checkpoint before"
+        ) from error
+
     def _restore(self, step: int, abstract_state: Any) -> Any:
         checksums = read_run(self._directory / str(step))["checksums"]
         for item in (STATE, FILES):
@@ -239,15 +279,19 @@ class CheckpointStore:
 
     def _set_aside(self, damaged: Mapping[int, str]) -> None:
         self._manager.close()
+        self._move_aside(damaged)
+        for step in damaged:
+            self._badness.pop(step, None)
+        self._manager = self._open()
+
+    def _move_aside(self, steps: Iterable[int]) -> None:
         directory = self._workdir / DAMAGED_DIRECTORY
         directory.mkdir(exist_ok=True)
-        for step in damaged:
+        for step in steps:
             target = directory / str(step)
             if target.exists():
                 shutil.rmtree(target)
             shutil.move(self._directory / str(step), target)
-            self._losses.pop(step, None)
-        self._manager = self._open()
 
     def close(self) -> None:
         """Waits for the last save and lets go of the directory."""

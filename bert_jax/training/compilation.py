@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bert_jax.parallel.sharding import activations_like
 from bert_jax.training.task import Task
 
 # Evaluation steps under way at once: enough to hide the transfers, few enough to bound their memory.
@@ -29,7 +30,8 @@ def compile_train_step(
         The compiled step, which returns its metrics as one float32 vector (a single transfer to the host), and the
         vector's names.
     """
-    names = sorted(jax.eval_shape(train_step, abstract_state, abstract_batch)[1])
+    with activations_like(abstract_batch):
+        names = sorted(jax.eval_shape(train_step, abstract_state, abstract_batch)[1])
 
     def step(state: Any, batch: Any) -> tuple[Any, jax.Array]:
         state, metrics = train_step(state, batch)
@@ -37,7 +39,8 @@ def compile_train_step(
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
-    return jitted.lower(abstract_state, abstract_batch).compile(), names
+    with activations_like(abstract_batch):
+        return jitted.lower(abstract_state, abstract_batch).compile(), names
 
 
 class CompiledEvaluation:
@@ -46,7 +49,8 @@ class CompiledEvaluation:
     def __init__(self, task: Task, eval_step: Callable[[Any, Any], Any], abstract_params: Any, abstract_batch: Any):
         """Compiles the step for these shapes."""
         self._task = task
-        self._step = jax.jit(eval_step).lower(abstract_params, abstract_batch).compile()
+        with activations_like(abstract_batch):
+            self._step = jax.jit(eval_step).lower(abstract_params, abstract_batch).compile()
 
     def __call__(self, params: Any, batches: Any) -> dict[str, float]:
         """Returns the task's metrics over all batches; sums are taken in float64."""
@@ -64,3 +68,24 @@ class CompiledEvaluation:
         while pending:
             fetch()
         return {name: float(value) for name, value in self._task.metrics(totals).items()}
+
+
+def compile_outputs(
+    objective: Any, abstract_params: Any, abstract_batch: Any, *, with_statistics: bool = True
+) -> jax.stages.Compiled:
+    """Compiles (parameters, batch) -> (statistics, outputs) of an objective that has both, without dropout.
+
+    Args:
+        objective: the task.
+        abstract_params: shapes and shardings.
+        abstract_batch: shapes and shardings.
+        with_statistics: whether the batch has targets; otherwise there are no statistics.
+    """
+
+    def evaluate(params: Any, batch: Any) -> tuple[Any, Any]:
+        # The compiler merges what both compute.
+        statistics = objective.loss(params, batch, None)[1] if with_statistics else {}
+        return statistics, objective.outputs(params, batch)
+
+    with activations_like(abstract_batch):
+        return jax.jit(evaluate).lower(abstract_params, abstract_batch).compile()

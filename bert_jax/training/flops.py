@@ -5,6 +5,9 @@ backward together (Kaplan et al. 2020; Chowdhery et al. 2022, appendix B); what 
 counted.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from bert_jax.config import BertConfig
 
 # Peak dense bfloat16 FLOP/s of one device as JAX counts devices, by the beginning of `device_kind`; from the vendors'
@@ -53,3 +56,29 @@ def train_flops(config: BertConfig, batch_size: int, seq_len: int, num_predictio
 def peak_flops(device_kind: str) -> float | None:
     """Returns the peak bfloat16 FLOP/s of a device, or None where it is not known."""
     return next((peak for kind, peak in PEAK_FLOPS.items() if device_kind.startswith(kind)), None)
+
+
+def arithmetic_seconds(
+    config: BertConfig,
+    shapes: Mapping[str, tuple[tuple[int, ...], Any]],
+    devices: Sequence[Any],
+    peak_tflops: float | None = None,
+) -> float | None:
+    """Returns how long a pre-training step would take if the devices did its arithmetic at their peak.
+
+    Args:
+        config: the architecture, with its vocabulary's size.
+        shapes: shape and dtype of each array of the step's batch.
+        devices: all that share the step; of one kind.
+        peak_tflops: of one device, in 10**12 operations a second; taken from PEAK_FLOPS if None.
+
+    Returns:
+        Seconds, or None where the devices' peak is not known.
+    """
+    peak = peak_tflops * 1e12 if peak_tflops else peak_flops(devices[0].device_kind)
+    if peak is None:
+        return None
+    (batch_size, seq_len), _ = shapes["input_ids"]
+    (_, num_predictions), _ = shapes["masked_positions"]
+    (_, num_pairs), _ = shapes["cls_positions"]
+    return train_flops(config, batch_size, seq_len, num_predictions, num_pairs) / (peak * len(devices))

@@ -19,13 +19,17 @@ import numpy as np
 from tqdm import tqdm
 
 from bert_jax.errors import TrainingError
-from bert_jax.training.checkpoints import BEST_METRIC, CheckpointStore
+from bert_jax.training.best import EarlyStopping
+from bert_jax.training.checkpoints import CheckpointStore
+from bert_jax.training.goodput import CHECKPOINTING, DATA, EVALUATING, SPLIT, STEPPING, Goodput
 from bert_jax.training.interruption import StopRequest
 from bert_jax.training.metric_writers import MetricWriter
 from bert_jax.training.train_state import TrainState
 
 # How long the training steps so far took, without evaluations and saves: in validation lines and in checkpoints.
 TRAIN_SECONDS = "train_seconds"
+# What a checkpoint keeps of the evaluations without progress, and that its run is over before its last step.
+EARLY_STOPPING, STOPPED_EARLY = "early_stopping", "stopped_early"
 
 # Steps that may be under way while metrics are not yet fetched: enough to hide the fetch, few enough to bound memory.
 _IN_FLIGHT = 2
@@ -45,6 +49,8 @@ class CompiledPhase:
         batches: given a step of the run within the phase, iterates over device batches from there on.
         evaluate: parameters to metrics of the validation split, "loss" among them; None if there is none.
         describe_batch: says which rows a step's batch holds, for error messages.
+        arithmetic_seconds: that a step would take if the devices did its arithmetic at their peak; None if that is not
+            known.
     """
 
     first_step: int
@@ -54,6 +60,7 @@ class CompiledPhase:
     batches: Callable[[int], Iterator[Any]]
     evaluate: Callable[[Any], dict[str, float]] | None
     describe_batch: Callable[[int], str]
+    arithmetic_seconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,15 +84,31 @@ class Profile:
 class _Reporter:
     """Fetches metrics late, checks them, writes them, and shows them on the bar."""
 
-    def __init__(self, writer: MetricWriter, log_every: int, first_step: int, total_steps: int, train_seconds: float):
+    def __init__(
+        self,
+        writer: MetricWriter,
+        log_every: int,
+        first_step: int,
+        total_steps: int,
+        train_seconds: float,
+        goodput: Goodput,
+    ):
         self.train_seconds = train_seconds
+        self._goodput = goodput
         self._writer = writer
         self._log_every = log_every
         self._pending: collections.deque[tuple[int, CompiledPhase, jax.Array]] = collections.deque()
         self._fetched_at = time.perf_counter()
         interval = _TERMINAL_INTERVAL if sys.stderr.isatty() else _FILE_INTERVAL
         self._bar = tqdm(
-            total=total_steps, initial=first_step, unit="step", mininterval=interval, dynamic_ncols=True, desc="train"
+            total=total_steps,
+            initial=first_step,
+            unit="step",
+            mininterval=interval,
+            dynamic_ncols=True,
+            desc="train",
+            # One bar a run.
+            disable=jax.process_index() != 0,
         )
 
     def add(self, step: int, phase: CompiledPhase, metrics: jax.Array) -> None:
@@ -93,6 +116,10 @@ class _Reporter:
         self._pending.append((step, phase, metrics))
         while len(self._pending) > _IN_FLIGHT:
             self._fetch()
+
+    def is_busy(self) -> bool:
+        """Whether the devices are still at work on the last step that was added."""
+        return bool(self._pending) and not self._pending[-1][2].is_ready()
 
     def flush(self) -> None:
         """Fetches all metrics and brings the log to the disk."""
@@ -115,9 +142,13 @@ class _Reporter:
         step, phase, vector = self._pending.popleft()
         values = dict(zip(phase.metric_names, np.asarray(vector).tolist(), strict=True))
         now = time.perf_counter()
-        self.train_seconds += now - self._fetched_at
-        values["tokens_per_second"] = values.pop("tokens") / (now - self._fetched_at)
+        seconds = now - self._fetched_at
         self._fetched_at = now
+        self.train_seconds += seconds
+        values["tokens_per_second"] = values.pop("tokens") / seconds
+        mfu = self._goodput.add_step(seconds, phase.arithmetic_seconds)
+        if mfu is not None:
+            values["mfu"] = mfu
         if not np.isfinite(values["loss"]) or not np.isfinite(values["grad_norm"]):
             self._writer.sync()
             raise TrainingError(
@@ -145,6 +176,8 @@ def train(
     stop: StopRequest,
     train_seconds: float = 0.0,
     profile: Profile | None = None,
+    goodput: Goodput | None = None,
+    early_stopping: EarlyStopping | None = None,
 ) -> tuple[TrainState, dict[str, float] | None]:
     """Trains from the state's step to the end of the last phase, or until asked to stop.
 
@@ -159,26 +192,44 @@ def train(
         stop: looked at after every step.
         train_seconds: spent in training steps up to the state's step, by the runs before this one.
         profile: steps to trace.
+        goodput: counts where the time goes; its times are logged and saved with each checkpoint.
+        early_stopping: ends the run before its last step, and notes that in the checkpoint.
 
     Returns:
-        The last state, and the metrics of the evaluation at its step, or None if there was none or the run was stopped.
+        The last state, and the metrics of the evaluation at its step, or None if there was none.
 
     Raises:
         TrainingError: a loss that is not finite.
     """
     step = int(state.step)
     total_steps = sum(phase.steps for phase in phases)
-    reporter = _Reporter(writer, cadence.log_every, step, total_steps, train_seconds)
-    best_loss = checkpoints.best_loss()
+    goodput = goodput or Goodput()
+    reporter = _Reporter(writer, cadence.log_every, step, total_steps, train_seconds, goodput)
+    best = checkpoints.best()
+    is_over = False
     saved_step = step if step in checkpoints.steps() else None
     validation = None
 
     def save(judged: Mapping[str, float] | None) -> None:
-        record = {**checkpoint_run, TRAIN_SECONDS: reporter.train_seconds}
-        checkpoints.save(step, state, record, checkpoint_files, judged)
+        with goodput.measure(CHECKPOINTING):
+            writer.write(step, SPLIT, goodput.metrics())
+            writer.sync()
+            record = {**checkpoint_run, TRAIN_SECONDS: reporter.train_seconds, SPLIT: goodput.to_json()}
+            if early_stopping:
+                record |= {EARLY_STOPPING: early_stopping.to_json(), STOPPED_EARLY: is_over}
+            checkpoints.save(step, state, record, checkpoint_files, judged)
+
+    def next_batch(batches: Iterator[Any]) -> Any:
+        with goodput.measure(DATA):
+            batch = next(batches)
+            # The devices have not waited for what came while they were at work.
+            if reporter.is_busy():
+                goodput.reclassify(STEPPING)
+        return batch
 
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(reporter.close)
+        cleanup.enter_context(goodput.measure(STEPPING))
         tracing = contextlib.ExitStack()
         cleanup.enter_context(tracing)
         for phase in phases:
@@ -186,10 +237,10 @@ def train(
             if step >= phase_end:
                 continue
             batches = phase.batches(step)
-            while step < phase_end and stop.signal is None:
+            while step < phase_end and not is_over and not stop.due(step):
                 if profile and step == profile.first_step:
                     tracing.enter_context(jax.profiler.trace(profile.directory))
-                state, metrics = phase.step(state, next(batches))
+                state, metrics = phase.step(state, next_batch(batches))
                 step += 1
                 reporter.add(step, phase, metrics)
                 if profile and step == profile.first_step + profile.steps:
@@ -201,23 +252,27 @@ def train(
                 validation = None
                 if phase.evaluate and (is_last or _due(step, cadence.eval_every)):
                     reporter.flush()
-                    validation = phase.evaluate(state.params)
+                    with goodput.measure(EVALUATING):
+                        validation = phase.evaluate(state.params)
                     writer.write(step, "validation", {**validation, TRAIN_SECONDS: reporter.train_seconds})
                     reporter.say(f"step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in validation.items()))
                     reporter.restart_clock()
                 # Phases have validation rows of their own, whose losses do not compare: the last phase's decide.
                 judged = validation if phase is phases[-1] else None
-                is_best = judged is not None and (best_loss is None or judged[BEST_METRIC] < best_loss)
-                if is_last or is_best or _due(step, cadence.checkpoint_every):
+                badness = checkpoints.best_by.badness(judged) if judged is not None else None
+                is_best = badness is not None and (best is None or badness < best)
+                is_over = early_stopping is not None and badness is not None and early_stopping.add(badness)
+                if is_last or is_over or is_best or _due(step, cadence.checkpoint_every):
                     reporter.flush()
                     save(judged)
                     saved_step = step
-                    best_loss = judged[BEST_METRIC] if is_best else best_loss
+                    best = badness if is_best else best
                     reporter.restart_clock()
         reporter.flush()
         if saved_step != step:
             save(None)
-        checkpoints.wait()
+        with goodput.measure(CHECKPOINTING):
+            checkpoints.wait()
     return state, validation
 
 

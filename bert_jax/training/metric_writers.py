@@ -59,6 +59,22 @@ class MetricWriter:
             writer.close()
 
 
+class NoWriter:
+    """Writes nothing: for the other processes of a run."""
+
+    def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+        """Drops the values."""
+
+    def sync(self) -> None:
+        """Has nothing to wait for."""
+
+    def cut(self, step: int) -> None:
+        """Has nothing to take back."""
+
+    def close(self) -> None:
+        """Has nothing to close."""
+
+
 class JsonLinesWriter:
     """One JSON object a line: {"step": 10, "split": "train", "loss": 7.25, ...}.
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,23 @@ def write_identity(workdir: str | os.PathLike[str], identity: Mapping[str, Any])
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def await_identity(workdir: str | os.PathLike[str], identity: Mapping[str, Any], seconds: float = 60.0) -> None:
+    """Returns once the folder shows the run that another process notes there; network file systems take a while.
+
+    Raises:
+        UserError: it does not within so many seconds.
+    """
+    wanted = json.loads(json.dumps(identity))
+    deadline = time.monotonic() + seconds
+    while read_identity(workdir) != wanted:
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"--workdir={workdir} does not hold here what process 0 wrote there: give a folder that all processes"
+                " share"
+            )
+        time.sleep(0.1)
 
 
 def check_identity(

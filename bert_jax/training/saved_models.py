@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from bert_jax.errors import UserError
+from bert_jax.training.best import BestBy
 
 DIRECTORY = "checkpoints"
 STATE, RUN, FILES = "state", "run", "files"
 _RUN_FILE = "metadata"  # what orbax's JsonCheckpointHandler calls its file
-# The metric by which the best checkpoint is told, of the validation split.
-BEST_METRIC = "loss"
 
 
 def read_run(checkpoint: pathlib.Path) -> dict[str, Any]:
@@ -109,7 +108,7 @@ def open_model(path: str | pathlib.Path, step: str = "latest") -> SavedModel:
 
     Args:
         path: the run's folder (--workdir), or RUN/checkpoints/STEP, wherever it was copied to.
-        step: "latest", "best" (lowest validation loss) or a number; for a run's folder.
+        step: "latest", "best" (lowest validation loss, or the run's own metric) or a number; for a run's folder.
     """
     path = pathlib.Path(path).absolute()
     if not path.is_dir():
@@ -126,7 +125,7 @@ def open_model(path: str | pathlib.Path, step: str = "latest") -> SavedModel:
         evaluated = [model for model in opened if model.run.get("validation")]
         if not evaluated:
             raise UserError(f"{path} has no checkpoint with a validation loss: use the latest")
-        return min(evaluated, key=lambda model: model.run["validation"][BEST_METRIC])
+        return min(evaluated, key=lambda model: BestBy.of_run(model.run).badness(model.run["validation"]))
     if step in map(str, candidates):
         return _open_checkpoint(path / DIRECTORY / step)
     raise UserError(f"{path} has no checkpoint of step {step}: it has {', '.join(map(str, reversed(candidates)))}")

@@ -23,6 +23,9 @@ class Task(Protocol):
     def init(self, key: jax.Array) -> Any:
         """Returns initial parameters, a nested dict."""
 
+    def logical_axes(self) -> Any:
+        """Returns for each parameter the names of its axes, by which a mesh cuts it; None for one never cut."""
+
     def loss_weights(self, batch: Batch) -> Scalars:
         """Totals the weights of each term over a batch."""
 

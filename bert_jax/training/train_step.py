@@ -27,7 +27,13 @@ def _micro_batches(tree: Any, accumulation_steps: int) -> Any:
 
 
 def loss_and_gradients(
-    task: Task, params: Any, batch: Batch, key: jax.Array | None, accumulation_steps: int = 1
+    task: Task,
+    params: Any,
+    batch: Batch,
+    key: jax.Array | None,
+    accumulation_steps: int = 1,
+    axis_name: str | None = None,
+    trained: Any | None = None,
 ) -> tuple[Scalars, Any]:
     """Returns a batch's statistics and the gradients of its loss, the same however the batch is cut.
 
@@ -40,23 +46,46 @@ def loss_and_gradients(
         batch: arrays `[batch, ...]`.
         key: the step's dropout key, or None for no dropout.
         accumulation_steps: number of micro-batches; must divide the batch.
+        axis_name: of the devices, where each runs this with rows of its own (under pmap), in order; what is returned
+            is then of all their rows.
+        trained: a tree of bools like the parameters; where it is False, the gradient is zero and is not computed. All
+            are trained if None.
     """
     totals = task.loss_weights(batch)
+    batch_size = next(iter(batch.values())).shape[0]
+    rows = jnp.arange(batch_size)
+    if axis_name is not None:
+        totals = jax.lax.psum(totals, axis_name)
+        rows += batch_size * jax.lax.axis_index(axis_name)
     # A term without weight in this batch has no loss in it, rather than a division by zero.
     scales = {
         term: weight / jnp.where(totals[term] == 0, 1.0, totals[term]) for term, weight in task.term_weights.items()
     }
-    batch_size = next(iter(batch.values())).shape[0]
-    rows = jnp.arange(batch_size)
 
     def loss(params: Any, batch: Batch, rows: jax.Array) -> tuple[jax.Array, Scalars]:
+        if trained is not None:
+            params = jax.tree.map(lambda leaf, is_it: leaf if is_it else jax.lax.stop_gradient(leaf), params, trained)
         sums, statistics = task.loss(params, batch, None if key is None else row_keys(key, rows))
         return sum(scales[term] * sums[term] for term in sums), statistics
 
     differentiate = jax.grad(loss, has_aux=True)
     if accumulation_steps == 1:
         gradients, statistics = differentiate(params, batch, rows)
-        return statistics, gradients
+    else:
+        gradients, statistics = _accumulate(differentiate, params, batch, rows, accumulation_steps)
+    if axis_name is not None:
+        gradients, statistics = jax.lax.psum((gradients, statistics), axis_name)
+    return statistics, gradients
+
+
+def _accumulate(
+    differentiate: Callable[[Any, Batch, jax.Array], tuple[Any, Scalars]],
+    params: Any,
+    batch: Batch,
+    rows: jax.Array,
+    accumulation_steps: int,
+) -> tuple[Any, Scalars]:
+    """Adds up the gradients and statistics of micro-batches."""
 
     def add(total: tuple[Any, Scalars], piece: tuple[Batch, jax.Array]) -> tuple[tuple[Any, Scalars], None]:
         return jax.tree.map(jnp.add, total, differentiate(params, *piece)), None
@@ -64,8 +93,7 @@ def loss_and_gradients(
     pieces = _micro_batches((dict(batch), rows), accumulation_steps)
     shapes = jax.eval_shape(differentiate, params, *jax.tree.map(lambda leaf: leaf[0], pieces))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    (gradients, statistics), _ = jax.lax.scan(add, zeros, pieces)
-    return statistics, gradients
+    return jax.lax.scan(add, zeros, pieces)[0]
 
 
 def make_train_step(
@@ -75,6 +103,8 @@ def make_train_step(
     *,
     seed: int,
     accumulation_steps: int = 1,
+    axis_name: str | None = None,
+    trained: Any | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns the pure function of one training step.
 
@@ -84,11 +114,15 @@ def make_train_step(
         learning_rate: the schedule, for the report.
         seed: of dropout; row r of step s draws from fold_in(fold_in(seed, s), r).
         accumulation_steps: number of micro-batches; must divide the batch.
+        axis_name: see `loss_and_gradients`.
+        trained: see `loss_and_gradients`.
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        statistics, gradients = loss_and_gradients(task, state.params, batch, key, accumulation_steps)
+        statistics, gradients = loss_and_gradients(
+            task, state.params, batch, key, accumulation_steps, axis_name, trained
+        )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = task.metrics(statistics)

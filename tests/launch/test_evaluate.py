@@ -104,6 +104,19 @@ def test_bad_input_is_one_line(capsys, finished_run, small_data, flags, message)
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
 
 
+def test_a_model_without_a_masked_lm_head(tmp_path, capsys, hugging_face_model, small_data):
+    target = tmp_path / "encoder"
+    target.mkdir()
+    for path in hugging_face_model.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    tensors = load_file(target / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("cls.")}
+    save_file(kept, target / "model.safetensors", {"format": "pt"})
+    assert main(["evaluate", f"--model={target}", f"--data_dir={small_data.rows_32}"]) == 2
+    error = capsys.readouterr().err
+    assert "is a BertModel, without a masked-LM head" in error and error.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_as_a_command(tmp_path, finished_run, small_data):
     environment = {**os.environ, "PYTHONPATH": str(_ROOT)}

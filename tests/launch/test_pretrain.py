@@ -141,7 +141,7 @@ def test_a_batch_that_does_not_divide_over_the_devices(
     import bert_jax.parallel.mesh
 
     monkeypatch.setattr(
-        bert_jax.parallel.mesh, "make_mesh", lambda: types.SimpleNamespace(shape={"data": 3, "fsdp": 1})
+        bert_jax.parallel.mesh, "make_mesh", lambda *_: types.SimpleNamespace(shape={"data": 3, "fsdp": 1, "tensor": 1})
     )
     capsys.readouterr()
     assert pretrain(tmp_path / "run", *bindings) == 2

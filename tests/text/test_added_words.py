@@ -3,7 +3,7 @@
 import pytest
 
 from bert_jax.errors import UserError
-from bert_jax.text.added_words import AddedWord, add_words, read_added_words
+from bert_jax.text.added_words import AddedWord, add_markers, add_words, read_added_words
 from bert_jax.text.tokenizer import SPECIAL_TOKENS
 from bert_jax.text.tokenizers import WordPieceTokenizer, load_tokenizer, train_tokenizer
 
@@ -123,3 +123,14 @@ def test_the_published_vocabulary_has_room(shared_data):
     assert [word.unused_slot for word in listing.added[:2]] == ["[unused0]", "[unused1]"]
     assert changed.special_ids == tokenizer.special_ids
     assert changed.encode_batch([" ".join(words)]) == [[word.id for word in listing.added]]
+
+
+def test_markers_take_unused_slots_and_no_text_gives_them(tokenizer, tmp_path):
+    changed = add_markers(tokenizer, ["[E1]", "[/E1]", "[E2]"])
+    assert [changed.token_to_id(marker) for marker in ("[E1]", "[/E1]", "[E2]")] == [1, 4, len(TOKENS)]
+    assert changed.encode_batch(["the [E1] graft"]) == [[THE, *[tokenizer.unk_id] * 3, GRAFT]]
+    assert [word.unused_slot for word in read_added_words(changed)] == ["[unused0]", "[unused1]", None]
+    assert add_markers(changed, ["[E2]", "[E1]"]) is changed
+    changed.save(tmp_path / "saved")
+    loaded = load_tokenizer(tmp_path / "saved")
+    assert loaded.fingerprint == changed.fingerprint and loaded.token_to_id("[/E1]") == 4

@@ -50,7 +50,7 @@ def saved(tmp_path_factory) -> pathlib.Path:
 
 def test_the_newest_comes_back_bit_for_bit(saved):
     store = CheckpointStore(saved, 10)
-    assert store.steps() == [1, 2, 3] and store.best_loss() == 2.0
+    assert store.steps() == [1, 2, 3] and store.best() == 2.0
     step, state = store.restore_latest(_abstract(_state(1)))
     assert step == 3 and _equal(state, _state(3))
     store.close()
@@ -58,7 +58,7 @@ def test_the_newest_comes_back_bit_for_bit(saved):
 
 def test_an_empty_folder(tmp_path):
     store = CheckpointStore(tmp_path, 1)
-    assert store.restore_latest(_abstract(_state(1))) is None and store.best_loss() is None
+    assert store.restore_latest(_abstract(_state(1))) is None and store.best() is None
     store.close()
 
 
@@ -143,7 +143,7 @@ def test_several_damaged_ones(tmp_path, capsys, saved):
     step, state = store.restore_latest(_abstract(_state(1)))
     assert step == 1 and _equal(state, _state(1)) and capsys.readouterr().err.count("is damaged") == 2
     # The one that had the lowest loss is gone, and a step that was lost can be saved again.
-    assert store.best_loss() == 3.0
+    assert store.best() == 3.0
     store.save(2, _state(2), {}, {}, None)
     store.close()
     assert _steps(workdir) == [1, 2]

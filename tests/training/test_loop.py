@@ -55,7 +55,7 @@ def _run(workdir, phases, *, cadence=(1, 0, 100), start=0, stop=None, keep=10, p
 
 def _log(workdir: pathlib.Path) -> list[tuple]:
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [(line["step"], line["split"], line["loss"]) for line in lines]
+    return [(line["step"], line["split"], line["loss"]) for line in lines if line["split"] != "goodput"]
 
 
 def _saved(workdir: pathlib.Path) -> list[int]:

@@ -1,0 +1,119 @@
+"""All the choices of a fine-tuning run, as plain values that are checked before JAX is imported."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from bert_jax.errors import UserError
+from bert_jax.models.execution import Execution
+from bert_jax.tasks.encoding.texts import HEAD, LONG_TEXTS
+from bert_jax.training.recipe import Optimizer, PhaseRates, Schedule, plan_learning_rate
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTune:
+    """A fine-tuning run. The defaults are those of Devlin et al. 2018, appendix A.3, where it gives one.
+
+    Attributes:
+        epochs: how many times each training example is seen; may be a fraction.
+        batch_size: examples a step over all devices.
+        accumulation_steps: micro-batches that a step is cut into.
+        learning_rate: the peak.
+        max_seq_len: tokens of a row at most.
+        seed: of the head's initial values, of order and dropout.
+        evaluations_per_epoch: how often the dev set is looked at; 0 for at the end alone.
+        log_every: steps between two lines of the log.
+        keep_checkpoints: how many of the last are kept, beside the best.
+        padded_lengths: how many lengths of batches there are at most, each a program to compile.
+        long_texts: what becomes of texts over the limit: head, tail, head_and_tail or windows.
+        hidden_dropout_prob: instead of the model's.
+        attention_probs_dropout_prob: instead of the model's.
+        frozen_layers: so many layers from the bottom, and the embeddings, are not trained.
+        frozen: patterns of parameters that are not trained, such as "*/layer_norm/*"; see `update_factors`.
+        layer_decay: the learning rate's factor from a layer to the one below it; None for the same rate everywhere.
+        patience: evaluations without a better metric after which the run stops; None for never.
+        min_delta: what counts as better, for `patience`.
+        optimizer: how gradients become updates.
+        schedule: the learning rate's course.
+        execution: dtype, rematerialisation, unrolling.
+    """
+
+    epochs: float = 3.0
+    batch_size: int = 32
+    accumulation_steps: int = 1
+    learning_rate: float = 5e-5
+    max_seq_len: int = 128
+    seed: int = 0
+    evaluations_per_epoch: int = 1
+    log_every: int = 10
+    keep_checkpoints: int = 1
+    padded_lengths: int = 4
+    long_texts: str = HEAD
+    hidden_dropout_prob: float | None = None
+    attention_probs_dropout_prob: float | None = None
+    frozen_layers: int = 0
+    frozen: Sequence[str] = ()
+    layer_decay: float | None = None
+    patience: int | None = None
+    min_delta: float = 0.0
+    optimizer: Optimizer = Optimizer()  # noqa: RUF009 (frozen)
+    schedule: Schedule = Schedule(warmup_fraction=0.1)  # noqa: RUF009 (frozen)
+    execution: Execution = Execution()  # noqa: RUF009 (frozen)
+
+    def __post_init__(self):
+        for name in ("batch_size", "accumulation_steps", "log_every", "keep_checkpoints", "padded_lengths"):
+            _require_count(name, getattr(self, name), 1)
+        _require_count("max_seq_len", self.max_seq_len, 8)
+        _require_count("evaluations_per_epoch", self.evaluations_per_epoch, 0)
+        _require_count("frozen_layers", self.frozen_layers, 0)
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise UserError(f"layer_decay must be above 0 and at most 1, not {self.layer_decay!r}")
+        if self.execution.frozen_layers:
+            raise UserError("Execution.frozen_layers follows from finetune.frozen_layers: set that one")
+        if self.patience is not None:
+            _require_count("patience", self.patience, 1)
+        if not self.epochs > 0 or math.isinf(self.epochs):
+            raise UserError(f"epochs must be above 0, not {self.epochs!r}")
+        if self.batch_size % self.accumulation_steps:
+            raise UserError(
+                f"accumulation_steps ({self.accumulation_steps}) must divide batch_size ({self.batch_size})"
+            )
+        if self.long_texts not in LONG_TEXTS:
+            raise UserError(f"long_texts must be one of {', '.join(LONG_TEXTS)}, not {self.long_texts!r}")
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
+            raise UserError(f"seed must be a whole number from 0 to 2147483647, not {self.seed!r}")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise UserError(f"{name} must be at least 0 and below 1, not {value!r}")
+        if not self.min_delta >= 0:
+            raise UserError(f"min_delta must be at least 0, not {self.min_delta!r}")
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Returns the steps of the run; checks that the learning rate's course fits into them."""
+        steps = max(1, round(self.epochs * steps_per_epoch))
+        plan_learning_rate(self.schedule, self.learning_rate, [PhaseRates(steps)])
+        return steps
+
+    def eval_every(self, steps_per_epoch: int) -> int:
+        """Returns the steps between two evaluations; 0 for none but at the end."""
+        return max(1, steps_per_epoch // self.evaluations_per_epoch) if self.evaluations_per_epoch else 0
+
+    def identity(self) -> dict[str, Any]:
+        """What must stay the same for a run to go on, as flat JSON values under the names that users set."""
+        identity: dict[str, Any] = {}
+        # How often something is looked at or kept, and how the same numbers are computed, may change.
+        free = ("log_every", "keep_checkpoints", "optimizer", "schedule", "execution", "accumulation_steps")
+        for field in dataclasses.fields(self):
+            if field.name not in free:
+                identity[f"finetune.{field.name}"] = getattr(self, field.name)
+        for name, part in (("Optimizer", self.optimizer), ("Schedule", self.schedule)):
+            identity.update({f"{name}.{field}": value for field, value in dataclasses.asdict(part).items()})
+        identity["Execution.dtype"] = self.execution.dtype
+        return identity
+
+
+def _require_count(name: str, value: Any, minimum: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise UserError(f"{name} must be a whole number, at least {minimum}, not {value!r}")

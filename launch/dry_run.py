@@ -1,0 +1,70 @@
+"""What --dry_run finds out: everything before the first step, without touching the run's folder."""
+
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bert_jax.errors import UserError
+from bert_jax.training.saved_models import holds_checkpoint, open_model
+
+if TYPE_CHECKING:
+    from bert_jax.training.loop import CompiledPhase
+
+
+def check_directory(flag: str, path: pathlib.Path) -> None:
+    """Raises a UserError unless a folder is there, or can be made, and can be written to."""
+    nearest = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if not nearest.is_dir():
+        raise UserError(f"cannot make --{flag}={path}: {nearest} is not a directory; give another")
+    if not os.access(nearest, os.W_OK):
+        raise UserError(f"cannot write to --{flag}={path}: no permission in {nearest}; give another")
+
+
+def starting_step(workdir: pathlib.Path) -> int:
+    """Returns the step that a run in this folder would begin from."""
+    return open_model(workdir).step if holds_checkpoint(workdir) else 0
+
+
+def report(
+    workdir: pathlib.Path, total_steps: int, compile_phases: Callable[[], Sequence["CompiledPhase"]]
+) -> Iterator[str]:
+    """Compiles, reads the first batch, and yields what the run would do, line by line.
+
+    Args:
+        workdir: the run's folder, which may not be there yet.
+        total_steps: of the run.
+        compile_phases: as a run calls it.
+    """
+    start = starting_step(workdir)
+    if start >= total_steps:
+        yield f"the run in {workdir} is complete: {start} of {total_steps} steps"
+        return
+    yield f"the run would {f'resume from step {start}' if start else 'begin'} and end at step {total_steps}"
+    phases = compile_phases()
+    began = time.perf_counter()
+    first = next(phase for phase in phases if start < phase.first_step + phase.steps)
+    rows, length = next(first.batches(start))["input_ids"].shape
+    yield f"first batch: {rows} rows of {length} tokens, read in {time.perf_counter() - began:.1f} s"
+    for number, phase in enumerate(phases, start=1):
+        of_phase = f" of phase {number}" if len(phases) > 1 else ""
+        yield f"memory of a step{of_phase}, on each device: {_memory(phase.step)}"
+    yield f"dry run: nothing was trained, and nothing was written to {workdir}"
+
+
+def _memory(step: Any) -> str:
+    """Says what a compiled step needs at its peak, as the compiler has planned it, and what a device has."""
+    import jax
+
+    analysis = step.memory_analysis()
+    # The state that comes in is donated: its memory is the outgoing one's.
+    held = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    needed = f"{_size(held + analysis.temp_size_in_bytes)} (state and batch {_size(held)}, within the step"
+    needed += f" {_size(analysis.temp_size_in_bytes)})"
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    return f"{needed} of {_size(limit)}" if limit else needed
+
+
+def _size(number: float) -> str:
+    return f"{number / 2**30:.2f} GiB" if number >= 2**30 else f"{number / 2**20:.1f} MiB"

@@ -1,0 +1,60 @@
+"""The flags that say which processes make up a run."""
+
+from absl import flags
+
+from bert_jax.errors import UserError
+from bert_jax.parallel.processes import COORDINATOR_TIMEOUT, HEARTBEAT_TIMEOUT, start_processes
+
+# What processes of one run may be given differently.
+# Paths may lead to the same files by different ways; what is in them is compared.
+OF_ONE_PROCESS = (
+    "process_id",
+    "coordinator",
+    "local_device_ids",
+    "coordinator_timeout",
+    "compilation_cache_dir",
+    "data_dir",
+    "workdir",
+    "init_from",
+    "gin_file",
+    "gin_param",
+)
+
+
+def define_process_flags(values: flags.FlagValues) -> None:
+    """Adds --coordinator, --num_processes, --process_id, and what goes with them."""
+    here = {"flag_values": values}
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "HOST:PORT of process 0, for a run of several processes. Not needed on Cloud TPUs, under SLURM or Open MPI, and"
+        " in Kubernetes jobs: there they find each other.",
+        **here,
+    )
+    flags.DEFINE_integer("num_processes", None, "Processes of the run, with --coordinator.", **here)
+    flags.DEFINE_integer("process_id", None, "Number of this process, from 0, with --coordinator.", **here)
+    flags.DEFINE_list("local_device_ids", None, "The GPUs of this process, such as 0,1; all by default.", **here)
+    flags.DEFINE_integer("coordinator_timeout", COORDINATOR_TIMEOUT, "Seconds to wait for the other processes.", **here)
+    flags.DEFINE_integer(
+        "heartbeat_timeout", HEARTBEAT_TIMEOUT, "Seconds after which a silent process is lost; the others end.", **here
+    )
+
+
+def start_processes_from_flags(values: flags.FlagValues) -> None:
+    """Meets the other processes of the run, if there are any; to be called before JAX is imported."""
+    devices = values.local_device_ids
+    if devices is not None and not all(device.isdecimal() for device in devices):
+        raise UserError(f"--local_device_ids={','.join(devices)}: must be numbers, such as 0,1")
+    start_processes(
+        values.coordinator,
+        values.num_processes,
+        values.process_id,
+        local_device_ids=[int(device) for device in devices] if devices else None,
+        coordinator_timeout=values.coordinator_timeout,
+        heartbeat_timeout=values.heartbeat_timeout,
+    )
+
+
+def flags_to_agree_on(values: flags.FlagValues) -> dict[str, object]:
+    """The flags that all processes must be given alike, by name."""
+    return {f"--{name}": values[name].value for name in values if name not in (*OF_ONE_PROCESS, "help", "h")}

@@ -1,0 +1,361 @@
+"""What every launcher that trains has in common, from the run's folder to the last checkpoint.
+
+In order: the folder is found to be new or of this very run; the processes meet and agree; the state is restored, or
+made; every shape is compiled; the loop runs. A launcher says what it trains as a `Training`.
+"""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+import bert_jax
+from bert_jax.errors import UserError
+from bert_jax.parallel.processes import agree_on, ending_with_the_others, is_main, process_group
+from bert_jax.training.best import BestBy
+from bert_jax.training.goodput import COMPILING, SPLIT, Goodput
+from bert_jax.training.run_identity import await_identity, check_identity, read_identity, write_identity
+from bert_jax.training.run_lock import lock_run
+from launch.dry_run import check_directory, report
+from launch.mesh_flags import define_mesh_flags, define_partitioner_flag, parse_mesh_flags
+from launch.process_flags import define_process_flags, flags_to_agree_on, start_processes_from_flags
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from bert_jax.training.loop import Cadence, CompiledPhase, Profile
+    from bert_jax.training.task import Task
+
+CURVES_FILE = "curves.png"
+
+
+def define_training_flags(values: flags.FlagValues) -> None:
+    """Adds the flags of all launchers that train."""
+    here = {"flag_values": values}
+    flags.DEFINE_string("workdir", None, "Folder of the run: log, curves, checkpoints.", **here)
+    flags.DEFINE_string("init_from", None, "Begin a new run from the weights of this model, of any kind.", **here)
+    flags.DEFINE_bool(
+        "allow_schedule_change", False, "Resume although the learning rate's course is not the same.", **here
+    )
+    flags.DEFINE_string("compilation_cache_dir", None, "Folder that shortens the next start.", **here)
+    flags.DEFINE_bool(
+        "dry_run", False, "Do everything before the first step, print it, and leave --workdir as it is.", **here
+    )
+    flags.DEFINE_float(
+        "peak_tflops",
+        None,
+        "Peak TFLOP/s of one device, for the MFU; needed where the device is not known.",
+        lower_bound=1e-3,
+        **here,
+    )
+    define_mesh_flags(values)
+    define_partitioner_flag(values)
+    define_process_flags(values)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """A run's folder, new or of this very run.
+
+    Attributes:
+        path: the folder.
+        saved: what the run in it is; None if it is new.
+        identity: what the run is that was asked for.
+    """
+
+    path: pathlib.Path
+    saved: Mapping[str, Any] | None
+    identity: Mapping[str, Any]
+
+    @property
+    def init_from(self) -> str | None:
+        """Whose weights the run begins with."""
+        return self.identity["init_from"]
+
+
+def workdir_of(values: flags.FlagValues) -> pathlib.Path:
+    """Returns --workdir, and checks the other flags of `define_training_flags` as far as that needs nothing else."""
+    if not values.workdir:
+        raise UserError("--workdir is missing: the folder of the run")
+    if "://" in values.workdir:
+        raise UserError(
+            f"--workdir={values.workdir}: must be a folder that all processes share; mount the bucket (such as with"
+            " gcsfuse) and give its path"
+        )
+    parse_mesh_flags(values)
+    return pathlib.Path(values.workdir)
+
+
+def open_folder(
+    values: flags.FlagValues,
+    identity: Mapping[str, Any],
+    check_weights: Callable[[str], None],
+    *,
+    last_steps: str,
+    schedule_depends_on_steps: bool,
+) -> RunFolder:
+    """Finds out whether --workdir is new or holds this very run, and makes it if it is new.
+
+    Args:
+        values: the flags.
+        identity: what must match; `init_from` is added.
+        check_weights: raises a UserError if a new run cannot begin with the weights of this model.
+        last_steps: the name in the identity of the run's length, which may grow.
+        schedule_depends_on_steps: whether another length means other learning rates.
+
+    Raises:
+        UserError: it holds something else, or cannot be written.
+    """
+    workdir = workdir_of(values)
+    saved = read_identity(workdir)
+    init_from = _source_of_weights(values.init_from, workdir, saved, check_weights)
+    folder = RunFolder(workdir, saved, {**identity, "init_from": init_from})
+    if saved:
+        check_identity(
+            workdir,
+            saved,
+            folder.identity,
+            last_steps=last_steps,
+            schedule_depends_on_steps=schedule_depends_on_steps,
+            allow_schedule_change=values.allow_schedule_change,
+        )
+    elif workdir.is_dir() and any(workdir.iterdir()):
+        raise UserError(f"--workdir={workdir} holds files, but no run: give an empty or a new folder")
+    if values.dry_run:
+        check_directory("workdir", workdir)
+    else:
+        _make_directory("workdir", workdir)
+    if values.compilation_cache_dir:
+        _make_directory("compilation_cache_dir", pathlib.Path(values.compilation_cache_dir))
+    return folder
+
+
+def _source_of_weights(
+    given: str | None, workdir: pathlib.Path, saved: Mapping[str, Any] | None, check: Callable[[str], None]
+) -> str | None:
+    """Returns whose weights the run begins with; a run that was stopped is resumed with the flag or without it."""
+    source = str(pathlib.Path(given).absolute()) if given else None
+    if not saved:
+        if source:
+            try:
+                check(source)
+            except UserError as error:
+                raise UserError(f"--init_from={given}: {error}") from error
+        return source
+    if source not in (None, saved.get("init_from")):
+        raise UserError(f"--init_from is for new runs, and {workdir} holds one: leave it out, or use another --workdir")
+    return saved.get("init_from")
+
+
+def _make_directory(flag: str, path: pathlib.Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make --{flag}={path}: {error.strerror or error}; give another") from error
+    if not os.access(path, os.W_OK):
+        raise UserError(f"cannot write to --{flag}={path}: no permission; give another")
+
+
+@contextlib.contextmanager
+def joined_processes(values: flags.FlagValues, folder: RunFolder, operative_config: str):
+    """Meets the other processes, if there are any; from here on, one that fails ends all.
+
+    Then JAX may be imported. Holds the lock on the folder.
+    """
+    start_processes_from_flags(values)
+    agree_on(
+        "start",
+        {
+            **flags_to_agree_on(values),
+            "the gin configuration": operative_config,
+            **folder.identity,
+            "the run that --workdir holds": folder.saved,
+            "the versions of bert_jax and jax": [bert_jax.__version__, importlib.metadata.version("jax")],
+        },
+    )
+    with contextlib.ExitStack() as held:
+        if is_main() and not values.dry_run:
+            held.enter_context(lock_run(folder.path))
+        if values.compilation_cache_dir:
+            import jax
+
+            jax.config.update("jax_compilation_cache_dir", values.compilation_cache_dir)
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        yield
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What is trained, all choices made.
+
+    Attributes:
+        task: the task.
+        optimizer: an optax.GradientTransformation that scales by the learning rate itself.
+        vocab_size: of the model, for counting parameters.
+        seed: of the initial values.
+        total_steps: of the run.
+        cadence: of log, evaluation and checkpoints.
+        keep_checkpoints: how many of the last.
+        load_weights: from new parameters to those to begin with, and lines about them, for a run with --init_from.
+        compile_phases: from the state's shapes to the programs; the phases.
+        record: JSON values saved with each checkpoint.
+        files: files saved with each checkpoint.
+        profile: steps to trace.
+        best_by: says which checkpoint is the best; the lowest validation loss if None.
+        patience: evaluations without a better one after which the run ends; None for never.
+        min_delta: by how much better counts.
+    """
+
+    task: "Task"
+    optimizer: Any
+    vocab_size: int
+    seed: int
+    total_steps: int
+    cadence: "Cadence"
+    keep_checkpoints: int
+    load_weights: Callable[[Any], tuple[Any, Sequence[str]]]
+    compile_phases: Callable[[Any], Sequence["CompiledPhase"]]
+    record: Mapping[str, Any]
+    files: Mapping[str, bytes]
+    profile: "Profile | None" = None
+    best_by: BestBy | None = None
+    patience: int | None = None
+    min_delta: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """How a session ended.
+
+    Attributes:
+        exit_code: of the launcher.
+        validation: metrics at the last step; None where there are none, or nothing was trained.
+    """
+
+    exit_code: int
+    validation: Mapping[str, float] | None = None
+
+
+def train_session(
+    values: flags.FlagValues, folder: RunFolder, mesh: "Mesh", training: Training, goodput: Goodput
+) -> Trained:
+    """Makes or restores the state, compiles, and trains to the end or until asked to stop; prints what happens."""
+    import jax
+
+    from bert_jax.models.parameters import count_parameters
+    from bert_jax.parallel.sharding import describe, state_shardings, with_shardings
+    from bert_jax.parallel.stop_agreement import StopAgreement
+    from bert_jax.training.best import EarlyStopping
+    from bert_jax.training.checkpoints import CheckpointStore
+    from bert_jax.training.curves import draw_curves
+    from bert_jax.training.interruption import listen_for_stop
+    from bert_jax.training.loop import EARLY_STOPPING, STOPPED_EARLY, TRAIN_SECONDS, train
+    from bert_jax.training.metric_writers import METRICS_FILE, MetricWriter, NoWriter
+    from bert_jax.training.train_state import create_train_state
+
+    workdir, task, total_steps = folder.path, training.task, training.total_steps
+
+    # ---- The state: restored, or new, or new from another model's weights.
+    def create(key: jax.Array):
+        return create_train_state(task.init(key), training.optimizer)
+
+    abstract_state = jax.eval_shape(create, jax.random.key(training.seed))
+    shardings = state_shardings(mesh, task.logical_axes(), abstract_state)
+    abstract_state = with_shardings(abstract_state, shardings)
+    parameters = count_parameters(abstract_state.params, training.vocab_size)
+    print(f"{parameters:,} parameters on {jax.device_count()} {jax.devices()[0].platform} device(s)")
+    if mesh.size > 1:
+        print("\n".join(describe(mesh, task.logical_axes(), abstract_state.params)))
+
+    def begin():
+        # Each device computes its own part alone: none ever holds all of it.
+        state = jax.jit(create, out_shardings=shardings)(jax.random.key(training.seed))
+        if not folder.init_from:
+            return state
+        params, lines = training.load_weights(state.params)
+        print("\n".join(lines))
+        return state._replace(params=jax.device_put(params, jax.tree.map(lambda leaf: leaf.sharding, state.params)))
+
+    def compile_phases():
+        with goodput.measure(COMPILING):
+            return training.compile_phases(abstract_state)
+
+    if values.dry_run:
+        if folder.init_from and not folder.saved:
+            begin()
+        for line in report(workdir, total_steps, compile_phases):
+            print(line)
+        return Trained(0)
+
+    # A new run takes its folder only when nothing more can be wrong with what was asked for.
+    state = None if folder.saved else begin()
+    if folder.saved != folder.identity and is_main():
+        write_identity(workdir, folder.identity)
+    await_identity(workdir, folder.identity)
+    checkpoints = CheckpointStore(workdir, training.keep_checkpoints, training.best_by)
+    with ending_with_the_others():
+        restored = checkpoints.restore_latest(abstract_state)
+    if restored:
+        start_step, state = restored
+        stopped_early = checkpoints.record(start_step).get(STOPPED_EARLY, False)
+        if start_step >= total_steps or stopped_early:
+            checkpoints.close()
+            if is_main() and not (workdir / CURVES_FILE).exists():
+                draw_curves(workdir / METRICS_FILE, workdir / CURVES_FILE)
+            why = ", where it no longer became better" if stopped_early else ""
+            print(f"the run in {workdir} is complete: {start_step} of {total_steps} steps{why}")
+            return Trained(0)
+        print(f"resuming from step {start_step}")
+    else:
+        # Stopped before its first checkpoint, a run begins again.
+        start_step, state = 0, state or begin()
+    writer = MetricWriter(workdir) if is_main() else NoWriter()
+    writer.cut(start_step)
+    saved = checkpoints.record(start_step)
+    goodput.add(saved.get(SPLIT, {}))
+    early_stopping = None
+    if training.patience is not None:
+        early_stopping = EarlyStopping(training.patience, training.min_delta, saved.get(EARLY_STOPPING))
+
+    # ---- The programs: every shape is compiled before the first step.
+    phases = compile_phases()
+
+    # ---- The loop.
+    group = process_group()
+    agreement = StopAgreement(group) if group else None
+    with (
+        contextlib.closing(checkpoints),
+        contextlib.closing(writer),
+        listen_for_stop(agreement) as stop,
+        ending_with_the_others(),
+    ):
+        state, validation = train(
+            state=state,
+            phases=phases,
+            cadence=training.cadence,
+            checkpoints=checkpoints,
+            checkpoint_run={**training.record, "identity": dict(folder.identity), "total_steps": total_steps},
+            checkpoint_files=training.files,
+            writer=writer,
+            stop=stop,
+            train_seconds=saved.get(TRAIN_SECONDS, 0.0),
+            profile=training.profile,
+            goodput=goodput,
+            early_stopping=early_stopping,
+        )
+    if is_main():
+        draw_curves(workdir / METRICS_FILE, workdir / CURVES_FILE)
+    print(goodput.describe())
+    step = int(state.step)
+    if stop.signal is not None and step < total_steps:
+        print(f"stopped by {stop.signal.name} after step {step}: saved; the same command resumes")
+        return Trained(stop.exit_code)
+    if step < total_steps:
+        print(f"stopped early after step {step} of {total_steps}: no better for {training.patience} evaluations")
+    print(f"done: {step} steps; log, curves and checkpoints are in {workdir}")
+    return Trained(0, validation)
