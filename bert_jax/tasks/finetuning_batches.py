@@ -1,0 +1,98 @@
+"""Batches of encoded rows on the devices, and what a model says of every row."""
+
+import collections
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from bert_jax.data.length_batches import LengthBatches, batches_in_order_of_length
+from bert_jax.parallel.batch_rows import BatchRows
+from bert_jax.parallel.mesh import batch_sharding
+from bert_jax.tasks.encoding.encoded_rows import EncodedRows
+
+# Batches under way at once: enough to hide the transfers, few enough to bound their memory.
+_IN_FLIGHT = 4
+
+# From a row's weight in a batch to that which it is given, such as by its class.
+Weigh = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+
+
+def train_batches(
+    rows: EncodedRows, order: LengthBatches, mesh: Mesh, first_step: int, last_step: int, weigh: Weigh | None = None
+) -> Iterator[dict[str, jax.Array]]:
+    """Yields the batches of steps first_step, ..., last_step - 1; each process lays out the rows that it holds.
+
+    Args:
+        rows: the training rows.
+        order: says which of them make up a step's batch.
+        mesh: where they go.
+        first_step: see above.
+        last_step: see above.
+        weigh: returns the weights of a batch's rows, float32 `[batch]`; 1 for each by default.
+    """
+    ours = None
+    for step in range(first_step, last_step):
+        units, length = order(step)
+        ours = ours or BatchRows.of(batch_sharding(mesh), len(units))
+        batch = rows.batch(units[ours.rows], length)
+        if weigh:
+            batch["row_weights"] = weigh(batch)
+        yield ours.put(batch)
+
+
+def outputs_of_rows(
+    programs: Mapping[int, Callable[[Any, Any], tuple[Any, Any]]],
+    params: Any,
+    rows: EncodedRows,
+    batch_size: int,
+    mesh: Mesh,
+) -> tuple[dict[str, float], dict[str, list[np.ndarray]]]:
+    """Runs a model over all rows, batches of about the same length at a time.
+
+    Args:
+        programs: by length of a batch, the compiled (parameters, batch) -> (statistics, outputs).
+        params: the parameters.
+        rows: what to run over; every unit comes exactly once.
+        batch_size: of the programs.
+        mesh: where they run.
+
+    Returns:
+        The statistics' sums, in float64, and by the outputs' names one array for each unit, in the order of the units.
+        What there is of padding in them is left.
+    """
+    totals: collections.defaultdict[str, float] = collections.defaultdict(float)
+    gathered: dict[str, list[Any]] = {}
+    pending: collections.deque[tuple[np.ndarray, Any]] = collections.deque()
+    ours = BatchRows.of(batch_sharding(mesh), batch_size)
+
+    def fetch() -> None:
+        units, results = pending.popleft()
+        statistics, outputs = _on_this_host(results)
+        for name, value in statistics.items():
+            totals[name] += float(value)
+        for name, array in outputs.items():
+            by_unit = gathered.setdefault(name, [None] * rows.num_units)
+            for unit, values in zip(units, array, strict=True):
+                if unit >= 0:
+                    by_unit[unit] = values
+
+    for units, length in batches_in_order_of_length(rows.unit_lengths(), batch_size, sorted(programs)):
+        batch = ours.put(rows.batch(units[ours.rows], length))
+        pending.append((units, programs[length](params, batch)))
+        if len(pending) > _IN_FLIGHT:
+            fetch()
+    while pending:
+        fetch()
+    return dict(totals), gathered
+
+
+def _on_this_host(results: tuple[Any, Any]) -> tuple[Any, Any]:
+    statistics, outputs = results
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        outputs = multihost_utils.process_allgather(outputs, tiled=True)
+    return jax.device_get((statistics, outputs))

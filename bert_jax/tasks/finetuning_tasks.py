@@ -1,0 +1,34 @@
+"""All tasks of fine-tuning, by name; a checkpoint says in JSON which one its model was tuned for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bert_jax.errors import UserError
+from bert_jax.tasks.classification import Classification
+from bert_jax.tasks.finetuning_task import FineTuningTask
+from bert_jax.tasks.multiple_choice import MultipleChoice
+from bert_jax.tasks.question_answering import QuestionAnswering
+from bert_jax.tasks.relation import RelationExtraction
+from bert_jax.tasks.tagging import Tagging
+
+TASKS = {task.name: task for task in (Classification, Tagging, QuestionAnswering, MultipleChoice, RelationExtraction)}
+
+# What an evaluation finds on the dev set and predictions are made with.
+_TUNED = ("null_threshold",)
+
+
+def task_from_json(values: Mapping[str, Any], validation: Mapping[str, float] | None = None) -> FineTuningTask:
+    """Returns the task that was saved by its `to_json`.
+
+    Args:
+        values: what was saved; entries of others among them do not matter.
+        validation: the metrics of the checkpoint, from which the task takes what was tuned on the dev set.
+
+    Raises:
+        UserError: there is no such task.
+    """
+    task = TASKS.get(values["task"])
+    if task is None:
+        raise UserError(f"the model is tuned for {values['task']!r}, and known are {', '.join(TASKS)}")
+    tuned = {name: validation[name] for name in _TUNED if name in (validation or {})}
+    return task.from_json({**values, **tuned})

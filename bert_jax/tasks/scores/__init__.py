@@ -1,0 +1,1 @@
+"""Predictions to metrics: dictionaries of numbers, and tables for people. Imports no JAX."""

@@ -1,0 +1,143 @@
+"""A fine-tuned model opened for use: the task that it was tuned for, and its answers to rows of any length."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from bert_jax.tasks.finetuning_tasks import task_from_json
+
+from bert_jax.errors import UserError
+from bert_jax.interop.pretrained import Pretrained, open_pretrained
+from bert_jax.models.execution import Execution
+from bert_jax.tasks.encoding.encoded_rows import EncodedRows
+from bert_jax.tasks.encoding.texts import HEAD
+from bert_jax.tasks.finetuning_task import FineTuningTask
+from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.training.saved_models import read_run
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+# The lengths that batches are padded to, each a program that is compiled when it is first needed.
+_LENGTHS = (16, 32, 64, 128, 192, 256, 384, 512)
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuned:
+    """A model and what it was tuned for.
+
+    Attributes:
+        model: the weights, not yet read.
+        task: turns examples into rows, and outputs into answers.
+        tokenizer: that it was tuned with.
+        max_seq_len: tokens of a row at most.
+        long_texts: what becomes of longer texts.
+    """
+
+    model: Pretrained
+    task: FineTuningTask
+    tokenizer: Tokenizer
+    max_seq_len: int
+    long_texts: str
+
+    def encode(self, examples: Sequence[Any]) -> EncodedRows:
+        """Turns examples into rows."""
+        return self.task.encode(examples, self.tokenizer, self.max_seq_len, self.long_texts)[0]
+
+
+def open_finetuned(path: str, checkpoint: str) -> FineTuned:
+    """Opens a model; imports no JAX.
+
+    Args:
+        path: the --workdir of a fine-tuning run or one of its checkpoints; or a directory of Hugging Face's with a
+            classifier and the names of its labels.
+        checkpoint: of a run, "best", "latest" or a step.
+
+    Raises:
+        UserError: there is no model, or it is not tuned for any task.
+    """
+    try:
+        model = open_pretrained(path, checkpoint)
+    except UserError:
+        if checkpoint != "best":
+            raise
+        # A single model has no best checkpoint, and neither has a run that was never evaluated.
+        model = open_pretrained(path)
+    tuned = read_run(model.path).get("finetuning") if model.kind == "bert_jax" else None
+    if tuned is None and model.model_class == "BertForSequenceClassification" and model.labels:
+        length = min(512, model.config.max_position_embeddings)
+        tuned = {
+            "task": "classification",
+            "kind": "single",
+            "labels": list(model.labels),
+            "main_metric": "accuracy",
+            "markers": [],
+            "max_seq_len": length,
+            "long_texts": HEAD,
+        }
+    if tuned is None:
+        raise UserError(
+            f"{model.path} is a {model.model_class} that is not fine-tuned for a task: tune it with python -m"
+            " launch.finetune"
+        )
+    return FineTuned(model, task_from_json(tuned), model.load_tokenizer(), tuned["max_seq_len"], tuned["long_texts"])
+
+
+class Answers:
+    """A model's outputs for rows, one compiled program for each length of batches."""
+
+    def __init__(self, tuned: FineTuned, mesh: "Mesh", batch_size: int, dtype: str):
+        """Reads the weights."""
+        import jax
+
+        from bert_jax.parallel.mesh import check_batch
+        from bert_jax.parallel.mesh_spec import check_heads
+        from bert_jax.parallel.sharding import param_shardings
+
+        config = tuned.model.config
+        check_heads(mesh.shape["tensor"], config.num_attention_heads)
+        check_batch(mesh, batch_size, 1, "--batch_size")
+        self._mesh, self._batch_size = mesh, batch_size
+        self._objective = tuned.task.objective(config, Execution(dtype=dtype))
+        parameters = tuned.model.load_parameters()
+        self._params = jax.device_put(parameters, param_shardings(mesh, self._objective.logical_axes(), parameters))
+        self._lengths = sorted({min(length, tuned.max_seq_len) for length in _LENGTHS} | {tuned.max_seq_len})
+        self._programs: dict[tuple[int, bool], Any] = {}
+
+    def of(self, rows: EncodedRows, with_loss: bool = False) -> tuple[dict[str, float], dict[str, list[np.ndarray]]]:
+        """Returns the statistics' sums (none without targets) and the outputs; see `outputs_of_rows`."""
+        from bert_jax.tasks.finetuning_batches import outputs_of_rows
+
+        programs = _Programs(self._lengths, lambda length: self._program(rows, length, with_loss))
+        return outputs_of_rows(programs, self._params, rows, self._batch_size, self._mesh)
+
+    def mean_loss(self, statistics: Mapping[str, float]) -> float:
+        """The loss of summed statistics."""
+        return float(self._objective.metrics(statistics)["loss"])
+
+    def _program(self, rows: EncodedRows, length: int, with_loss: bool) -> Any:
+        from bert_jax.parallel.mesh import abstract_batch
+        from bert_jax.training.compilation import compile_outputs
+
+        if (length, with_loss) not in self._programs:
+            shapes = abstract_batch(self._mesh, rows.shapes(self._batch_size, length))
+            compiled = compile_outputs(self._objective, self._params, shapes, with_statistics=with_loss)
+            self._programs[length, with_loss] = compiled
+        return self._programs[length, with_loss]
+
+
+class _Programs(Mapping[int, Any]):
+    """Programs by length, each made when it is asked for."""
+
+    def __init__(self, lengths: Sequence[int], make: Any):
+        self._lengths, self._make = lengths, make
+
+    def __getitem__(self, length: int) -> Any:
+        return self._make(length)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._lengths)
+
+    def __len__(self) -> int:
+        return len(self._lengths)

@@ -1,0 +1,106 @@
+"""Answers with a fine-tuned model: one JSON object a line for each example, in the order of the input.
+
+Example: python -m launch.predict --model=DIR --input=new.jsonl --output=predictions.jsonl
+"""
+
+import itertools
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from absl import flags
+
+from bert_jax.errors import UserError
+from bert_jax.models.execution import DTYPES
+from bert_jax.tasks.examples.places import BadRows
+from launch.command import run
+from launch.finetuned_model import open_finetuned
+from launch.finetuning_files import define_reading_flags, read_examples
+from launch.mesh_flags import define_mesh_flags, make_mesh_from_flags, parse_mesh_flags
+
+# Examples that are in memory at a time: enough to sort by length, few enough for any file.
+_CHUNK = 4096
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Adds the flags of this launcher."""
+    here = {"flag_values": values}
+    flags.DEFINE_string("model", None, "A fine-tuning run's folder, or one of its checkpoints.", **here)
+    flags.DEFINE_string("checkpoint", "best", "Of a run: best, latest or a step.", **here)
+    flags.DEFINE_string("input", None, "A file of examples; labels in it are not looked at.", **here)
+    flags.DEFINE_string("output", None, "The file to write; must not exist.", **here)
+    flags.DEFINE_integer("batch_size", 64, "Examples at a time.", lower_bound=1, **here)
+    flags.DEFINE_enum("dtype", "float32", DTYPES, "Of the computation.", **here)
+    define_reading_flags(values)
+    define_mesh_flags(values)
+
+
+def execute(values: flags.FlagValues) -> int:
+    """Predicts; returns the exit code."""
+    for name, what in (
+        ("model", "the --workdir of a fine-tuning run"),
+        ("input", "examples"),
+        ("output", "a new file"),
+    ):
+        if not getattr(values, name):
+            raise UserError(f"--{name} is missing: {what}")
+    parse_mesh_flags(values)
+    output = pathlib.Path(values.output)
+    if output.exists():
+        raise UserError(f"--output={output} exists already: nothing is overwritten; give another name")
+    if not output.absolute().parent.is_dir():
+        raise UserError(f"--output={output}: there is no folder {output.absolute().parent}")
+    tuned = open_finetuned(values.model, values.checkpoint)
+    bad_rows = BadRows(values.on_bad_row)
+    examples = read_examples(values, tuned.task, values.input, bad_rows, with_labels=False)
+    # The first chunk is read now: what is wrong with the file's beginning shows before anything is compiled.
+    chunks = _chunks(examples)
+    first = next(chunks, None)
+    if first is None:
+        raise UserError(f"--input={values.input} has no example that can be used; {'; '.join(bad_rows.report())}")
+
+    # From here on, imports are slow.
+    from tqdm import tqdm
+
+    from launch.finetuned_model import Answers
+
+    answers = Answers(tuned, make_mesh_from_flags(values), values.batch_size, values.dtype)
+
+    def predictions() -> Iterator[dict[str, Any]]:
+        for chunk in itertools.chain([first], chunks):
+            rows = tuned.encode(chunk)
+            _, outputs = answers.of(rows)
+            yield from tuned.task.predictions(chunk, rows, outputs)
+
+    # Under another name until it is whole.
+    unfinished = output.with_name(f".{output.name}.unfinished")
+    count = 0
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            for prediction in tqdm(predictions(), unit="example", desc="predict"):
+                file.write(json.dumps(prediction, ensure_ascii=False) + "\n")
+                count += 1
+        os.replace(unfinished, output)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    print("\n".join([f"{count:,} predictions in {output}", *bad_rows.report()]))
+    return 0
+
+
+def _chunks(examples: Iterable[Any]) -> Iterator[list[Any]]:
+    iterator = iter(examples)
+    while chunk := list(itertools.islice(iterator, _CHUNK)):
+        yield chunk
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the launcher; returns the exit code."""
+    return run(argv, __doc__, define_flags, execute)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,137 @@
+"""Each task through the launchers: files in, a few steps, a checkpoint, and predictions from it in the files' order."""
+
+import json
+
+import pytest
+
+from launch.finetune import main as finetune
+from launch.predict import main as predict
+
+CONLL = "-DOCSTART- -X- O\n\nbob NN B-PER\nis VB O\nin IN O\nkala NN B-LOC\nmu NN I-LOC\n\nno UH O\nal NN B-PER\n\n"
+SENTENCES = '{"id": "s1", "tokens": ["bob", "fled"]}\n{"id": "s2", "tokens": ["no", "kala", "mu"]}\n'
+SQUAD = {
+    "data": [
+        {
+            "paragraphs": [
+                {
+                    "context": "bob fed al in kala and mu and li and lo and ma. li is in bada.",
+                    "qas": [
+                        {"id": "q1", "question": "who?", "answers": [{"text": "bob", "answer_start": 0}]},
+                        {"id": "q2", "question": "li?", "answers": [{"text": "bada", "answer_start": 57}]},
+                        {"id": "q3", "question": "why?", "answers": [], "is_impossible": True},
+                    ],
+                }
+            ]
+        }
+    ]
+}
+QUESTIONS = (
+    '{"id": "n2", "question": "who?", "context": "al fed bob"}\n{"id": "n1", "question": "a?", "context": "b"}\n'
+)
+SWAG = "sent1,sent2,ending0,ending1,ending2,label\nbob is,he,fed,led,is,1\nal is,he,led,fed,is,0\nli,,ka,la,mu,2\n"
+RELATIONS = "".join(
+    f'{number}\t"the <e1>{first}</e1> of <e2>{second}</e2> is."\n{label}\nComment:\n\n'
+    for number, first, second, label in [
+        (1, "ka", "la", "Cause-Effect(e1,e2)"),
+        (2, "mu", "li", "Other"),
+        (3, "li", "ka", "Cause-Effect(e2,e1)"),
+    ]
+)
+TASKS = {
+    "tagging": (CONLL, SENTENCES, ("s1", "s2"), "f1"),
+    "question_answering": (json.dumps(SQUAD), QUESTIONS, ("n2", "n1"), "best_f1"),
+    "multiple_choice": (SWAG, SWAG.replace(",label", ",other"), ("0", "1", "2"), "accuracy"),
+    "relation": (RELATIONS, '9\t"<e2>ka</e2> fed <e1>mu</e1>"\n', ("9",), "macro_f1"),
+}
+FLAGS = {"question_answering": ["--doc_stride=5", "--max_question_len=6", "--n_best=2"]}
+NAMES = {"multiple_choice": "{}.csv", "relation": "{}.txt"}
+
+
+@pytest.fixture
+def tune(tmp_path, repository_root):
+    """Fine-tunes the small golden BERT on the task's file, three steps."""
+
+    def call(task, *flags):
+        data = tmp_path / NAMES.get(task, "{}.data").format("train")
+        if not data.exists():
+            data.write_text(TASKS[task][0])
+        arguments = [f"--task={task}", f"--train={data}", f"--dev={data}", f"--workdir={tmp_path / 'run'}"]
+        arguments += ["--epochs=1.5", "--batch_size=2", "--max_seq_len=24", *FLAGS.get(task, ())]
+        arguments.append(f"--init_from={repository_root / 'tests' / 'golden' / 'BertModel'}")
+        bindings = ["--gin_param=finetune.padded_lengths=1", "--gin_param=finetune.log_every=1"]
+        return finetune(["finetune", *arguments, *bindings, *flags])
+
+    return call
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_from_files_to_predictions(task, tmp_path, tune, read_log, capsys):
+    _, text, ids, metric = TASKS[task]
+    assert tune(task) == 0
+    (scores,) = read_log(tmp_path / "run", "validation")[-1:]
+    assert 0 <= scores[metric] <= 1
+    out = capsys.readouterr().out
+    assert "examples" in out and f"\n{metric} " in out
+    new, output = tmp_path / NAMES.get(task, "{}.data").format("new"), tmp_path / "predictions.jsonl"
+    new.write_text(text)
+    arguments = [f"--model={tmp_path / 'run'}", f"--input={new}", f"--output={output}", "--batch_size=2"]
+    assert predict(["predict", *arguments]) == 0
+    predictions = [json.loads(line) for line in output.read_text().splitlines()]
+    assert tuple(row["id"] for row in predictions) == ids
+    if task == "tagging":
+        assert [row["words"] for row in predictions] == [["bob", "fled"], ["no", "kala", "mu"]]
+        assert {tag for row in predictions for tag in row["tags"]} <= {"O", "B-PER", "I-PER", "B-LOC", "I-LOC"}
+    elif task == "question_answering":
+        assert predictions[0]["answer"] in ("", *(span["text"] for span in predictions[0]["n_best"]))
+        assert all(row["answer"] in context for row, context in zip(predictions, ("al fed bob", "b"), strict=True))
+    elif task == "multiple_choice":
+        assert all(len(row["probabilities"]) == 3 for row in predictions)
+    else:
+        assert predictions[0]["label"] in predictions[0]["probabilities"].keys()
+
+
+def test_markers_are_saved_and_begin_with_the_mean_of_their_pieces(tmp_path, tune, repository_root, capsys):
+    import numpy as np
+
+    from bert_jax.interop.pretrained import open_pretrained
+
+    assert tune("relation", "--learning_rate=1e-20") == 0
+    assert "4 added word(s), each beginning with the mean of its pieces" in capsys.readouterr().out
+    before = open_pretrained(repository_root / "tests" / "golden" / "BertModel")
+    after = open_pretrained(tmp_path / "run")
+    tokenizer = after.load_tokenizer()
+    assert (before.config.vocab_size, after.config.vocab_size, tokenizer.vocab_size) == (99, 103, 103)
+    words = [
+        np.asarray(model.load_parameters()["bert"]["embeddings"]["word_embeddings"]["embedding"])
+        for model in (before, after)
+    ]
+    np.testing.assert_allclose(words[1][:99], words[0][:99], atol=1e-6)
+    pieces = before.load_tokenizer().encode_batch(["[E1]"])[0]
+    np.testing.assert_allclose(words[1][tokenizer.token_to_id("[E1]")], words[0][pieces].mean(axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("task", "content", "flags", "message"),
+    [
+        ("tagging", None, ["--doc_stride=3"], "--doc_stride is for --task=question_answering, and this is tagging"),
+        ("tagging", None, ["--format=csv"], "--format=csv: the format of a file for tagging is one of conll, jsonl"),
+        ("tagging", None, ["--tag_column=5"], "has no column 5 for the tag: its lines have 3"),
+        ("tagging", "bob NN B-PER\nin\n", [], "train.data:2: the line has 1 column, not 3"),
+        ("tagging", "bob B-PER\nin I-LOC\nka B-LOC\n", [], "train.data:2: the tag 'I-LOC' follows 'B-PER'"),
+        ("question_answering", None, ["--format=jsonl"], "is found by looking: leave the flag out"),
+        ("question_answering", None, ["--metric=em"], "there is no metric 'em' here"),
+        ("question_answering", json.dumps(SQUAD).replace('"bada"', '"rome"'), [], "question q2: the answer 'rome'"),
+        ("question_answering", None, ["--max_question_len=30"], "leaves no room for the context"),
+        ("multiple_choice", SWAG.replace(",1\n", ",7\n"), [], "train.csv:2: the answer '7' is none of 3 choices"),
+        ("multiple_choice", None, ["--long_texts=windows"], "multiple choice compares whole texts"),
+        ("relation", RELATIONS.replace("<e2>li", "li"), [], "train.txt:5: <e2> is there 0 times"),
+        ("relation", None, ["--labels=multi"], "two entities have one relation"),
+    ],
+)
+def test_bad_input_is_one_line(task, content, flags, message, tmp_path, tune, capsys):
+    if content is not None:
+        (tmp_path / NAMES.get(task, "{}.data").format("train")).write_text(content)
+    assert tune(task, *flags) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+    assert not (tmp_path / "run" / "checkpoints").exists()
