@@ -1,9 +1,10 @@
-"""Scores a pre-trained model on held-out rows, beside what knowing nothing would score.
+"""Scores a model on what it has not seen: a pre-trained one on rows, a fine-tuned one on a file of labelled examples.
 
-The model may be a run or a checkpoint, a Hugging Face directory, or a checkpoint of Google's code; the rows must have
-been made with its tokenizer.
+The model may be a run or a checkpoint, a Hugging Face directory, or a checkpoint of Google's code. Rows must have been
+made with its tokenizer. Beside the scores stands what knowing nothing would score.
 
 Example: python -m launch.evaluate --model=runs/tiny --data_dir=rows_128
+         python -m launch.evaluate --model=runs/sst2 --input=test.tsv
 """
 
 import os
@@ -16,7 +17,9 @@ from bert_jax.data.rows import TRAIN, VALIDATION, open_rows
 from bert_jax.errors import UserError
 from bert_jax.models.execution import DTYPES, Execution
 from launch.command import run
+from launch.finetuning_files import define_reading_flags
 from launch.mesh_flags import define_mesh_flags, make_mesh_from_flags, parse_mesh_flags
+from launch.task_evaluation import evaluate_examples
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -25,13 +28,21 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "model", None, "A run or a checkpoint, a Hugging Face directory, or a checkpoint of Google's code.", **here
     )
-    flags.DEFINE_string("checkpoint", "latest", "Of a run's folder: latest, best, or a step.", **here)
-    flags.DEFINE_string("data_dir", None, "Directory of rows.", **here)
+    flags.DEFINE_string(
+        "checkpoint",
+        "latest",
+        "Of a run's folder: latest, best (that of a fine-tuning run by default), or a step.",
+        **here,
+    )
+    flags.DEFINE_string("data_dir", None, "Directory of rows, for a pre-trained model.", **here)
+    flags.DEFINE_string("input", None, "A file of labelled examples, for a fine-tuned model.", **here)
+    flags.DEFINE_string("figure", None, "With --input: a PNG for the confusion matrix.", **here)
     flags.DEFINE_enum("split", VALIDATION, (VALIDATION, TRAIN), "Which of the rows.", **here)
     flags.DEFINE_integer("batch_size", 32, "Rows a step.", **here)
     flags.DEFINE_integer("max_rows", None, "At most so many rows, rounded up to whole batches; all by default.", **here)
     flags.DEFINE_integer("seed", 0, "Of the masks; 0 gives those of a run's own evaluation with seed 0.", **here)
     flags.DEFINE_enum("dtype", "float32", DTYPES, "Of the computation.", **here)
+    define_reading_flags(values)
     define_mesh_flags(values)
 
 
@@ -42,9 +53,13 @@ def execute(values: flags.FlagValues) -> int:
             raise UserError(f"--{flag}={value}: must be at least 1")
     if not values.model:
         raise UserError("--model is missing: a run's folder, or a model's directory")
-    if not values.data_dir:
-        raise UserError("--data_dir is missing: make rows with python -m launch.prepare")
+    if not values.data_dir and not values.input:
+        raise UserError("--data_dir is missing: make rows with python -m launch.prepare; or --input, labelled examples")
+    if values.data_dir and values.input:
+        raise UserError("--data_dir is for pre-trained models and --input for fine-tuned ones: give one of them")
     parse_mesh_flags(values)
+    if values.input:
+        return evaluate_examples(values)
     from bert_jax.interop.pretrained import open_pretrained
 
     store = open_rows(values.data_dir)

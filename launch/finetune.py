@@ -7,7 +7,7 @@ import dataclasses
 import pathlib
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -25,6 +25,7 @@ from launch.command import run
 from launch.configuration import load_finetune
 from launch.finetuning_files import define_file_flags, read_task
 from launch.mesh_flags import PMAP, make_mesh_from_flags
+from launch.task_evaluation import format_scores
 from launch.training_session import (
     Training,
     define_training_flags,
@@ -170,7 +171,8 @@ def execute(values: flags.FlagValues) -> int:
         )
         outcome = train_session(values, folder, mesh, training, goodput)
     if outcome.validation:
-        print(_format(outcome.validation, task.baseline(training_examples, dev_examples)))
+        baseline = task.baseline(training_examples, dev_examples)
+        print(format_scores("dev set", outcome.validation, baseline, "never looking at the text"))
     return outcome.exit_code
 
 
@@ -246,15 +248,6 @@ def _files(tokenizer: Tokenizer, tokenizer_directory: pathlib.Path | None, opera
         directory = tokenizer_directory or pathlib.Path(made)
         files = {f"tokenizer/{name}": (directory / name).read_bytes() for name in names if (directory / name).is_file()}
     return {**files, "operative_config.gin": operative_config.encode()}
-
-
-def _format(metrics: Mapping[str, float], baseline: Mapping[str, float]) -> str:
-    """Returns a small table of the dev set's metrics and what knowing nothing scores."""
-    lines = [f"{'dev set':<24}{'model':>10}{'baseline':>12}"]
-    for name, value in metrics.items():
-        known = f"{baseline[name]:>12.4f}" if name in baseline else ""
-        lines.append(f"{name:<24}{value:>10.4f}{known}")
-    return "\n".join(lines)
 
 
 def main(argv: Sequence[str]) -> int:

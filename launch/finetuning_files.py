@@ -37,7 +37,7 @@ _FORMATS = {
 _READING = {
     "doc_stride": "Question answering: tokens from the beginning of a window of a long passage to that of the next.",
     "max_question_len": "Question answering: tokens of a question at most.",
-    "max_answer_len": "Question answering: tokens of an answer at most.",
+    "max_answer_len": "Question answering: tokens of an answer at most; if None 30, and 80 in Chinese.",
     "n_best": "Question answering: how many answers a prediction lists.",
 }
 # Flags that say nothing to other tasks: given there, they are a mistake.

@@ -12,6 +12,7 @@ from bert_jax.tasks.encoding.encoded_rows import EncodedRows
 from bert_jax.tasks.encoding.passages import PassageEncoder
 from bert_jax.tasks.examples.example_types import QuestionExample
 from bert_jax.tasks.scores.answers import (
+    CMRC,
     EVALUATORS,
     evaluator_for,
     fractions,
@@ -24,6 +25,10 @@ from bert_jax.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from bert_jax.tasks.objectives import SpanObjective
 
+# Tokens of an answer at most: that of the original's run_squad; and in Chinese, where each character is a token, what
+# holds every answer of CMRC 2018's dev set (30 would miss one in seventeen).
+_MAX_ANSWER_LEN, _MAX_ANSWER_LEN_CHINESE = 30, 80
+
 
 @dataclasses.dataclass(frozen=True)
 class PassageReading:
@@ -32,18 +37,18 @@ class PassageReading:
     Attributes:
         doc_stride: tokens from the beginning of a window of a long passage to that of the next.
         max_question_len: tokens of a question at most.
-        max_answer_len: tokens of an answer at most.
+        max_answer_len: tokens of an answer at most; if None 30, and 80 in Chinese.
         n_best: how many answers a prediction lists.
     """
 
     doc_stride: int = 128
     max_question_len: int = 64
-    max_answer_len: int = 30
+    max_answer_len: int | None = None
     n_best: int = 20
 
     def __post_init__(self):
         for name, value in dataclasses.asdict(self).items():
-            if value < 1:
+            if value is not None and value < 1:
                 raise UserError(f"{name} must be at least 1, not {value}")
 
 
@@ -81,6 +86,9 @@ class QuestionAnswering:
         self.evaluator = evaluator
         self.may_be_impossible = may_be_impossible
         self.reading = reading or PassageReading()
+        if self.reading.max_answer_len is None:
+            longest = _MAX_ANSWER_LEN_CHINESE if evaluator == CMRC else _MAX_ANSWER_LEN
+            self.reading = dataclasses.replace(self.reading, max_answer_len=longest)
         self.null_threshold = null_threshold
         self.main_metric = main_metric or ("best_f1" if may_be_impossible else "f1")
         self.larger_is_better = self.main_metric != "loss"

@@ -6,12 +6,14 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import subprocess
 import sys
 
 import pytest
 
+from launch.evaluate import main as evaluate
 from launch.finetune import main
 from launch.predict import main as predict
 
@@ -124,6 +126,19 @@ def test_predictions_count_as_the_dev_set_did(tmp_path, files, tuned, read_log):
         assert row["probabilities"].keys() == {"no", "yes"}
         assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-6)
         assert row["label"] == max(row["probabilities"], key=row["probabilities"].get)
+
+
+def test_evaluate_scores_as_the_run_did(tmp_path, files, tuned, read_log, capsys):
+    figure = tmp_path / "confusion.png"
+    arguments = [f"--model={tuned}", "--checkpoint=12", f"--input={files / 'dev.csv'}", f"--figure={figure}"]
+    assert evaluate(["evaluate", *arguments]) == 0
+    printed = capsys.readouterr().out
+    scores = dict(re.findall(r"^(\w+) +(-?[\d.]+)", printed, flags=re.MULTILINE))
+    last = read_log(tuned, "validation")[-1]
+    for name in ("loss", "accuracy", "macro_f1", "matthews", "f1"):
+        assert float(scores[name]) == pytest.approx(last[name], abs=6e-5), name
+    assert "precision" in printed and figure.stat().st_size > 1000
+    assert evaluate(["evaluate", f"--model={tuned}", "--data_dir=rows", "--input=dev.csv"]) == 2
 
 
 def test_it_stops_when_it_gets_no_better(tmp_path, finetune, capsys, read_log):

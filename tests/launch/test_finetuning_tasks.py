@@ -87,7 +87,25 @@ def test_from_files_to_predictions(task, tmp_path, tune, read_log, capsys):
     elif task == "multiple_choice":
         assert all(len(row["probabilities"]) == 3 for row in predictions)
     else:
-        assert predictions[0]["label"] in predictions[0]["probabilities"].keys()
+        assert predictions[0]["label"] in predictions[0]["probabilities"]
+
+
+@pytest.mark.parametrize(
+    ("task", "max_seq_len", "batch_size", "epochs"),
+    [
+        ("classification", 128, 32, 3),
+        ("tagging", 128, 32, 3),
+        ("question_answering", 384, 32, 2),
+        ("multiple_choice", 128, 16, 3),
+        ("relation", 128, 16, 5),
+    ],
+)
+def test_each_task_has_a_recipe(task, max_seq_len, batch_size, epochs):
+    from launch.configuration import load_finetune
+
+    recipe, architecture, _ = load_finetune([f"gin_configs/finetune/{task}.gin"], [], {})
+    assert (recipe.max_seq_len, recipe.batch_size, recipe.epochs) == (max_seq_len, batch_size, epochs)
+    assert architecture is None and recipe.schedule.kind == "linear" and recipe.optimizer.kind == "adamw"
 
 
 def test_markers_are_saved_and_begin_with_the_mean_of_their_pieces(tmp_path, tune, repository_root, capsys):

@@ -114,7 +114,11 @@ def test_it_comes_back_from_json():
 
 def test_the_rules_are_those_of_the_questions():
     chinese = QuestionExample("谁在北京？", "他在北京", (("他", 0),), False, "1", Place("x"))
-    assert QuestionAnswering.of([chinese], [chinese]).evaluator == "cmrc"
+    task = QuestionAnswering.of([chinese], [chinese])
+    assert task.evaluator == "cmrc"
+    # Each character is a token.
+    assert task.reading.max_answer_len == 80 and QuestionAnswering.of(ANSWERED, []).reading.max_answer_len == 30
+    assert QuestionAnswering.of([chinese], [], reading=READING).reading.max_answer_len == 6
     assert QuestionAnswering.of(ANSWERED, IMPOSSIBLE).evaluator == "squad2"
     assert not QuestionAnswering.of(ANSWERED, IMPOSSIBLE).may_be_impossible
     assert QuestionAnswering.of(IMPOSSIBLE, ANSWERED, evaluator="squad1").evaluator == "squad1"

@@ -2,13 +2,13 @@
 
 import contextlib
 import json
-import time
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from bert_jax.config import preset
+from bert_jax.training import loop
 from bert_jax.training.checkpoints import CheckpointStore
 from bert_jax.training.flops import arithmetic_seconds, train_flops
 from bert_jax.training.goodput import (
@@ -115,8 +115,9 @@ def test_arithmetic_at_the_peak_by_hand():
     assert arithmetic_seconds(config, shapes, [Device()] * 2, peak_tflops=100) == flops / 200e12
 
 
-def _train(workdir, goodput, *, first_step=0, steps=4, batch_seconds=0.0, evaluate=None, arithmetic=None):
-    """Trains a task of one number, whose batches take a while to come."""
+def _train(workdir, clock, *, first_step=0, steps=4, evaluate=None, arithmetic=None):
+    """Trains a task of one number, each of whose batches takes a second to come; returns the times and the log."""
+    goodput = Goodput(clock)
     step = jax.jit(
         lambda state, batch: (
             TrainState(state.params + batch, (), state.step + 1),
@@ -126,7 +127,7 @@ def _train(workdir, goodput, *, first_step=0, steps=4, batch_seconds=0.0, evalua
 
     def batches(at):
         for number in range(at, steps):
-            time.sleep(batch_seconds)
+            clock.now += 1
             yield jnp.float32(number)
 
     names = ("grad_norm", "learning_rate", "loss", "tokens")
@@ -145,47 +146,58 @@ def _train(workdir, goodput, *, first_step=0, steps=4, batch_seconds=0.0, evalua
             stop=StopRequest(),
             goodput=goodput,
         )
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return goodput.metrics(), lines
 
 
-def test_the_loop_tells_waiting_and_evaluating_from_stepping(tmp_path):
+@pytest.fixture
+def clock():
+    return _Clock()
+
+
+@pytest.fixture(params=[False, True])
+def devices_are_busy(request, monkeypatch):
+    """Whether the devices are found to be still at work whenever a batch comes."""
+    monkeypatch.setattr(loop._Reporter, "is_busy", lambda self: request.param)
+    return request.param
+
+
+def test_the_loop_tells_waiting_and_evaluating_from_stepping(tmp_path, clock, devices_are_busy):
     def evaluate(params):
-        time.sleep(0.2)
+        clock.now += 10
         return {"loss": 1.0}
 
-    began = time.perf_counter()
-    goodput = Goodput()
-    lines = _train(tmp_path, goodput, batch_seconds=0.05, evaluate=evaluate)
-    values, elapsed = goodput.metrics(), time.perf_counter() - began
-    assert sum(values[f"{kind}_seconds"] for kind in KINDS) == pytest.approx(elapsed, abs=0.05)
-    assert values["waiting_for_data_seconds"] >= 4 * 0.05
-    assert values["evaluating_seconds"] >= 2 * 0.2
-    assert values["checkpointing_seconds"] > 0
+    values, lines = _train(tmp_path, clock, evaluate=evaluate)
+    assert sum(values[f"{kind}_seconds"] for kind in KINDS) == clock.now - 100 == 24
+    # A wait that the devices did not notice is stepping.
+    assert values["waiting_for_data_seconds"] == (0 if devices_are_busy else 4)
+    assert values["stepping_seconds"] == (4 if devices_are_busy else 0)
+    assert values["evaluating_seconds"] == 20
     written = [line for line in lines if line["split"] == "goodput"]
-    assert [line["step"] for line in written] == [2, 4]
+    assert [(line["step"], line["evaluating_seconds"]) for line in written] == [(2, 10), (4, 20)]
     # On disk before the checkpoint of its step is begun, after the lines of the steps up to it.
     assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
     assert all("mfu" not in line for line in lines)
 
 
-def test_a_resumed_run_goes_on_counting(tmp_path):
-    _train(tmp_path, Goodput(), steps=2, batch_seconds=0.1)
+def test_saving_is_told_from_the_rest(tmp_path, clock, monkeypatch):
+    save = CheckpointStore.save
+
+    def slow(self, *arguments):
+        clock.now += 5
+        save(self, *arguments)
+
+    monkeypatch.setattr(CheckpointStore, "save", slow)
+    assert _train(tmp_path, clock)[0]["checkpointing_seconds"] == 10
+
+
+def test_a_resumed_run_goes_on_counting(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr(loop._Reporter, "is_busy", lambda self: False)
+    _train(tmp_path, clock, steps=2)
     with contextlib.closing(CheckpointStore(tmp_path, 10)) as store:
-        saved = store.record(2)[SPLIT]
+        assert store.record(2)[SPLIT]["waiting_for_data"] == 2
         assert store.record(1) == {}
-    assert saved["waiting_for_data"] >= 0.2
-    goodput = Goodput()
-    lines = _train(tmp_path, goodput, first_step=2, steps=4, batch_seconds=0.1, arithmetic=1e-3)
-    assert goodput.metrics()["waiting_for_data_seconds"] >= saved["waiting_for_data"] + 0.2
+    values, lines = _train(tmp_path, clock, first_step=2, arithmetic=1e-3)
+    assert values["waiting_for_data_seconds"] == 4
     assert all(line["mfu"] > 0 for line in lines if line["split"] == "train" and line["step"] > 2)
-    assert 0 < lines[-1]["mfu"] < 1e-3 * 2 / 0.2
-
-
-def test_a_wait_that_the_devices_did_not_notice_is_stepping(tmp_path, monkeypatch):
-    from bert_jax.training import loop
-
-    monkeypatch.setattr(loop._Reporter, "is_busy", lambda self: True)
-    goodput = Goodput()
-    _train(tmp_path, goodput, batch_seconds=0.05)
-    values = goodput.metrics()
-    assert values["waiting_for_data_seconds"] < 0.05 and values["stepping_seconds"] >= 4 * 0.05
+    assert lines[-1]["mfu"] > 0
