@@ -64,7 +64,8 @@ def open_finetuned(path: str, checkpoint: str) -> FineTuned:
             raise
         # A single model has no best checkpoint, and neither has a run that was never evaluated.
         model = open_pretrained(path)
-    tuned = read_run(model.path).get("finetuning") if model.kind == "bert_jax" else None
+    run = read_run(model.path) if model.kind == "bert_jax" else {}
+    tuned = run.get("finetuning")
     if tuned is None and model.model_class == "BertForSequenceClassification" and model.labels:
         length = min(512, model.config.max_position_embeddings)
         tuned = {
@@ -81,7 +82,9 @@ def open_finetuned(path: str, checkpoint: str) -> FineTuned:
             f"{model.path} is a {model.model_class} that is not fine-tuned for a task: tune it with python -m"
             " launch.finetune"
         )
-    return FineTuned(model, task_from_json(tuned), model.load_tokenizer(), tuned["max_seq_len"], tuned["long_texts"])
+    # What the dev set decided, such as a threshold, stands among its metrics.
+    task = task_from_json(tuned, run.get("validation"))
+    return FineTuned(model, task, model.load_tokenizer(), tuned["max_seq_len"], tuned["long_texts"])
 
 
 class Answers:
