@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from bert_jax.tasks.finetuning_tasks import task_from_json
 
 from bert_jax.errors import UserError
 from bert_jax.interop.pretrained import Pretrained, open_pretrained
@@ -13,6 +12,7 @@ from bert_jax.models.execution import Execution
 from bert_jax.tasks.encoding.encoded_rows import EncodedRows
 from bert_jax.tasks.encoding.texts import HEAD
 from bert_jax.tasks.finetuning_task import FineTuningTask
+from bert_jax.tasks.finetuning_tasks import task_from_json
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.saved_models import read_run
 

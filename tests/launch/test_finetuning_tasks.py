@@ -5,6 +5,7 @@ import json
 import pytest
 
 from launch.finetune import main as finetune
+from launch.finetuned_model import open_finetuned
 from launch.predict import main as predict
 
 CONLL = "-DOCSTART- -X- O\n\nbob NN B-PER\nis VB O\nin IN O\nkala NN B-LOC\nmu NN I-LOC\n\nno UH O\nal NN B-PER\n\n"
@@ -84,6 +85,8 @@ def test_from_files_to_predictions(task, tmp_path, tune, read_log, capsys):
     elif task == "question_answering":
         assert predictions[0]["answer"] in ("", *(span["text"] for span in predictions[0]["n_best"]))
         assert all(row["answer"] in context for row, context in zip(predictions, ("al fed bob", "b"), strict=True))
+        # What the dev set decided goes with the model.
+        assert open_finetuned(str(tmp_path / "run"), "best").task.null_threshold == scores["null_threshold"]
     elif task == "multiple_choice":
         assert all(len(row["probabilities"]) == 3 for row in predictions)
     else:
