@@ -73,8 +73,8 @@ def execute(values: flags.FlagValues) -> int:
         outcome = compile_case(case)
         if isinstance(outcome, OutOfMemory):
             print(
-                f"does not fit: rows of {case.phase.seq_len} tokens on {topology} with --mesh={mesh} need"
-                f" {outcome.used} of the {outcome.available} of a device"
+                f"does not fit: {case.phase.batch_size:,} rows of {case.phase.seq_len} tokens on {topology} with"
+                f" --mesh={mesh} need {outcome.used} of the {outcome.available} of a device"
             )
             advise(case, outcome)
             return _DOES_NOT_FIT

@@ -10,14 +10,15 @@ import sys
 import pytest
 from absl import flags
 
-from launch import convert, evaluate, fill_mask, inspect, prepare, pretrain, train_tokenizer
+from launch import convert, evaluate, fill_mask, finetune, inspect, predict, prepare, pretrain, train_tokenizer
 from launch.configuration import load_pretrain
 from launch.mesh_flags import parse_mesh_flags
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 LAUNCHERS = {
-    module.__name__: module for module in (train_tokenizer, prepare, pretrain, fill_mask, convert, evaluate, inspect)
+    module.__name__: module
+    for module in (train_tokenizer, prepare, pretrain, fill_mask, convert, evaluate, inspect, finetune, predict)
 }
 TOPICS = ("river", "engine", "garden", "harbour", "violin", "glacier", "market", "lantern")
 
@@ -37,6 +38,11 @@ def texts(tmp_path, monkeypatch):
         sentences = [f"Sentence {i} of this text tells how the {topic} number {number} was found." for i in range(12)]
         (tmp_path / "texts" / f"{number:02}.txt").write_text(" ".join(sentences) + "\n")
     (tmp_path / "words.txt").write_text("xylograph\nquokka\n")
+    for name, count in (("train", 16), ("dev", 6), ("new", 3)):
+        rows = [
+            f"The {TOPICS[i % 8]} was {'lost' if i % 2 else 'found'},{'bad' if i % 2 else 'good'}" for i in range(count)
+        ]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -69,6 +75,10 @@ def test_own_text_in_four_commands(texts, capsys):
     assert "masked-LM perplexity" in printed and "2 added word(s)" in printed
     for name in ("exported/model.safetensors", "attention.png", "runs/domain/checkpoints/3"):
         assert (texts / name).exists()
+
+    printed = run_commands(commands("Fine-tuning on your own files"), capsys)
+    assert "text from column 'text', label from 'label'" in printed and "3 predictions in predictions.jsonl" in printed
+    assert (texts / "confusion.png").exists() and len((texts / "predictions.jsonl").read_text().splitlines()) == 3
 
 
 def test_phases_command_names_a_configuration_that_fits_it():

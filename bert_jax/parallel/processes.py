@@ -305,9 +305,15 @@ def ending_with_the_others() -> Iterator[None]:
         end_process(_FAILED, line)
 
 
+def _silence_garbage_collection() -> None:
+    """Keeps the reason the last line: what libraries have left open is remarked on whenever it is collected."""
+    sys.unraisablehook = lambda _: None
+
+
 def _say_farewell(code: int, line: str) -> None:
     import jax
 
+    _silence_garbage_collection()
     try:
         record = json.dumps({"code": code, "line": line})
         _group.client.key_value_set(f"{_ENDED}/{_group.index}", record, allow_overwrite=True)
@@ -335,6 +341,7 @@ def _watch(group: ProcessGroup) -> None:
             continue
         key, value = min(entries)
         record = json.loads(value)
+        _silence_garbage_collection()
         print(f"error: process {key.rpartition('/')[2]} ended the run: {record['line']}", file=sys.stderr)
         _say_farewell(record["code"], record["line"])
         _leave_now(record["code"])
