@@ -17,17 +17,20 @@ from bert_jax.training.train_step import make_train_step
 _LAYERS, _ROWS = 3, 2
 
 
-@pytest.mark.parametrize(("seq_len", "within"), [(128, 0.05), (512, 0.03)])
-def test_formula_is_what_the_compiler_counts(seq_len, within):
+@pytest.mark.parametrize(
+    ("seq_len", "within", "options"),
+    [
+        (128, 0.05, {}),
+        (512, 0.03, {}),
+        (128, 0.05, {"encoder_output": 2}),
+        (128, 0.05, {"num_hidden_layers": 4, "pooling": "last_four"}),
+    ],
+)
+def test_formula_is_what_the_compiler_counts(seq_len, within, options):
     # The width of BERT-large; its layers without a loop, whose body the compiler's analysis counts once.
-    config = BertConfig(
-        vocab_size=8192,
-        hidden_size=1024,
-        num_hidden_layers=_LAYERS,
-        num_attention_heads=16,
-        intermediate_size=4096,
-    )
-    task = PreTraining(config, execution=Execution(dtype="bfloat16", unroll=_LAYERS))
+    sizes = {"vocab_size": 8192, "hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096}
+    config = BertConfig(**{"num_hidden_layers": _LAYERS, **sizes, **options})
+    task = PreTraining(config, execution=Execution(dtype="bfloat16", unroll=config.num_hidden_layers))
     optimizer = build_optimizer(Optimizer(), lambda step: 1e-4)
     state = jax.eval_shape(lambda key: create_train_state(task.init(key), optimizer), jax.random.key(0))
     shapes = BatchMaker(None, seq_len, 1, True, None, Masking(), 0).shapes(_ROWS)
