@@ -59,17 +59,23 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
     for one in allowed:
         if typing.get_origin(one) is collections.abc.Sequence:
             (element,) = typing.get_args(one)
-            if isinstance(value, list | tuple) and all(isinstance(item, element) for item in value):
+            if isinstance(value, list | tuple) and all(_is_one(item, element) for item in value):
                 return
-        elif isinstance(value, bool):
-            if one is bool:
-                return
-        elif isinstance(value, int | float if one is float else one):
+        elif _is_one(value, one):
             return
-    wanted = " or ".join(
-        _KINDS.get(one) or f"a list such as [@first/{typing.get_args(one)[0].__name__}()]" for one in allowed
-    )
+    wanted = " or ".join(_KINDS.get(one) or _name_list(*typing.get_args(one)) for one in allowed)
     raise UserError(f"{name} must be {wanted}, not {value!r}")
+
+
+def _is_one(value: Any, kind: type) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
+
+
+def _name_list(element: type) -> str:
+    examples = {float: "[1.0, 2.5]", str: "['first', 'second']"}
+    return f"a list such as {examples.get(element) or f'[@first/{element.__name__}()]'}"
 
 
 _PARTS = {

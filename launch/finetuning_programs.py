@@ -12,7 +12,7 @@ from bert_jax.data.length_batches import LengthBatches, choose_padded_lengths
 from bert_jax.parallel import pmap
 from bert_jax.parallel.mesh import abstract_batch
 from bert_jax.tasks.encoding.encoded_rows import EncodedRows
-from bert_jax.tasks.finetuning_batches import outputs_of_rows, train_batches
+from bert_jax.tasks.finetuning_batches import Augment, Weigh, outputs_of_rows, train_batches
 from bert_jax.tasks.finetuning_recipe import FineTune
 from bert_jax.tasks.finetuning_task import FineTuningTask
 from bert_jax.tasks.objectives import Objective
@@ -54,6 +54,8 @@ def compile_finetuning(
     total_steps: int,
     *,
     is_pmap: bool = False,
+    weigh: Weigh | None = None,
+    augment: Augment | None = None,
 ) -> CompiledPhase:
     """Compiles everything that the run needs, and lays out its batches.
 
@@ -70,6 +72,8 @@ def compile_finetuning(
         mesh: where it runs.
         total_steps: of the run.
         is_pmap: whether devices run the step under pmap.
+        weigh: see `train_batches`.
+        augment: see `train_batches`.
     """
     began = time.perf_counter()
     dev_examples, dev_rows = dev
@@ -85,6 +89,7 @@ def compile_finetuning(
         accumulation_steps=recipe.accumulation_steps,
         axis_name=axis_name,
         trained=trained,
+        ema_decay=recipe.ema_decay,
     )
     if axis_name:
         train_step = pmap.data_parallel(mesh, train_step)
@@ -116,7 +121,7 @@ def compile_finetuning(
         return {"loss": float(objective.metrics(statistics)["loss"]), **task.score(dev_examples, dev_rows, outputs)}
 
     def batches(step: int):
-        return train_batches(rows, order, mesh, step, total_steps)
+        return train_batches(rows, order, mesh, step, total_steps, weigh, augment)
 
     def describe(step: int) -> str:
         units, _ = order(step)

@@ -7,8 +7,10 @@ made; every shape is compiled; the loop runs. A launcher says what it trains as 
 import contextlib
 import dataclasses
 import importlib.metadata
+import json
 import os
 import pathlib
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from bert_jax.training.task import Task
 
 CURVES_FILE = "curves.png"
+# What --init_from says for a random start, in launchers that need it to be said.
+NO_MODEL = "none"
 
 
 def define_training_flags(values: flags.FlagValues) -> None:
@@ -114,7 +118,8 @@ def open_folder(
     workdir = workdir_of(values)
     saved = read_identity(workdir)
     init_from = _source_of_weights(values.init_from, workdir, saved, check_weights)
-    folder = RunFolder(workdir, saved, {**identity, "init_from": init_from})
+    # As it comes back from the folder: tuples have become lists.
+    folder = RunFolder(workdir, saved, json.loads(json.dumps({**identity, "init_from": init_from})))
     if saved:
         check_identity(
             workdir,
@@ -129,9 +134,9 @@ def open_folder(
     if values.dry_run:
         check_directory("workdir", workdir)
     else:
-        _make_directory("workdir", workdir)
+        make_directory("workdir", workdir)
     if values.compilation_cache_dir:
-        _make_directory("compilation_cache_dir", pathlib.Path(values.compilation_cache_dir))
+        make_directory("compilation_cache_dir", pathlib.Path(values.compilation_cache_dir))
     return folder
 
 
@@ -152,7 +157,7 @@ def _source_of_weights(
     return saved.get("init_from")
 
 
-def _make_directory(flag: str, path: pathlib.Path) -> None:
+def make_directory(flag: str, path: pathlib.Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -209,6 +214,7 @@ class Training:
         best_by: says which checkpoint is the best; the lowest validation loss if None.
         patience: evaluations without a better one after which the run ends; None for never.
         min_delta: by how much better counts.
+        with_ema: whether the state has an average of the parameters, which is evaluated instead of them.
     """
 
     task: "Task"
@@ -226,6 +232,7 @@ class Training:
     best_by: BestBy | None = None
     patience: int | None = None
     min_delta: float = 0.0
+    with_ema: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,10 +242,12 @@ class Trained:
     Attributes:
         exit_code: of the launcher.
         validation: metrics at the last step; None where there are none, or nothing was trained.
+        stop_signal: that asked it to end, even if its last step was done by then; None if nobody did.
     """
 
     exit_code: int
     validation: Mapping[str, float] | None = None
+    stop_signal: signal.Signals | None = None
 
 
 def train_session(
@@ -262,7 +271,7 @@ def train_session(
 
     # ---- The state: restored, or new, or new from another model's weights.
     def create(key: jax.Array):
-        return create_train_state(task.init(key), training.optimizer)
+        return create_train_state(task.init(key), training.optimizer, with_ema=training.with_ema)
 
     abstract_state = jax.eval_shape(create, jax.random.key(training.seed))
     shardings = state_shardings(mesh, task.logical_axes(), abstract_state)
@@ -279,7 +288,7 @@ def train_session(
             return state
         params, lines = training.load_weights(state.params)
         print("\n".join(lines))
-        return state._replace(params=jax.device_put(params, jax.tree.map(lambda leaf: leaf.sharding, state.params)))
+        return state.beginning_with(jax.device_put(params, jax.tree.map(lambda leaf: leaf.sharding, state.params)))
 
     def compile_phases():
         with goodput.measure(COMPILING):
@@ -354,8 +363,8 @@ def train_session(
     step = int(state.step)
     if stop.signal is not None and step < total_steps:
         print(f"stopped by {stop.signal.name} after step {step}: saved; the same command resumes")
-        return Trained(stop.exit_code)
+        return Trained(stop.exit_code, stop_signal=stop.signal)
     if step < total_steps:
         print(f"stopped early after step {step} of {total_steps}: no better for {training.patience} evaluations")
     print(f"done: {step} steps; log, curves and checkpoints are in {workdir}")
-    return Trained(0, validation)
+    return Trained(0, validation, stop.signal)

@@ -1,5 +1,6 @@
 """Beginning a run with the weights of any model, and with words that have been added to its vocabulary since."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from bert_jax.interop.pretrained import open_pretrained
@@ -8,14 +9,21 @@ from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.initialization import load_matching
 from bert_jax.training.vocabulary_growth import describe_growth, grow_vocabulary, words_added_since
 
+# What may be of another shape in a model that a task is learned from: the answers of the task before, and the pooler,
+# whose size depends on the pooling.
+HEADS = ("classifier", "span", "bert/pooler")
 
-def load_starting_weights(source: str, initial: Any, tokenizer: Tokenizer) -> tuple[Any, list[str]]:
+
+def load_starting_weights(
+    source: str, initial: Any, tokenizer: Tokenizer, heads: Sequence[str] = ()
+) -> tuple[Any, list[str]]:
     """Replaces initial parameters by those of a model, as far as it has them.
 
     Args:
         source: the model, of any kind.
         initial: the parameters of a new run.
         tokenizer: of the run's rows.
+        heads: see `load_matching`.
 
     Returns:
         The parameters, on the host or the first device, and a report for people.
@@ -27,7 +35,7 @@ def load_starting_weights(source: str, initial: Any, tokenizer: Tokenizer) -> tu
     if words:
         parameters = grow_vocabulary(parameters, words, padded_vocab_size(tokenizer.vocab_size))
         lines += describe_growth(words, tokenizer)
-    loaded, report = load_matching(initial, parameters, source)
+    loaded, report = load_matching(initial, parameters, source, heads)
     lines += report.lines()
     lines += [f"  left in the file: {name}" for name in (*model.report.unexpected, *model.report.other_shapes)]
     return loaded, lines

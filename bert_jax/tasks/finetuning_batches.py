@@ -18,10 +18,18 @@ _IN_FLIGHT = 4
 
 # From a row's weight in a batch to that which it is given, such as by its class.
 Weigh = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+# From a batch, the step, and the numbers of the batch's rows in the global one, to other input_ids.
+Augment = Callable[[Mapping[str, np.ndarray], int, np.ndarray], np.ndarray]
 
 
 def train_batches(
-    rows: EncodedRows, order: LengthBatches, mesh: Mesh, first_step: int, last_step: int, weigh: Weigh | None = None
+    rows: EncodedRows,
+    order: LengthBatches,
+    mesh: Mesh,
+    first_step: int,
+    last_step: int,
+    weigh: Weigh | None = None,
+    augment: Augment | None = None,
 ) -> Iterator[dict[str, jax.Array]]:
     """Yields the batches of steps first_step, ..., last_step - 1; each process lays out the rows that it holds.
 
@@ -32,6 +40,7 @@ def train_batches(
         first_step: see above.
         last_step: see above.
         weigh: returns the weights of a batch's rows, float32 `[batch]`; 1 for each by default.
+        augment: returns the input_ids to train on, such as with some tokens hidden; those of the rows by default.
     """
     ours = None
     for step in range(first_step, last_step):
@@ -40,6 +49,8 @@ def train_batches(
         batch = rows.batch(units[ours.rows], length)
         if weigh:
             batch["row_weights"] = weigh(batch)
+        if augment:
+            batch["input_ids"] = augment(batch, step, ours.rows)
         yield ours.put(batch)
 
 

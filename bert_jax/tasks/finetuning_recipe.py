@@ -7,6 +7,7 @@ from typing import Any
 
 from bert_jax.errors import UserError
 from bert_jax.models.execution import Execution
+from bert_jax.tasks.class_weights import BALANCED
 from bert_jax.tasks.encoding.texts import HEAD, LONG_TEXTS
 from bert_jax.training.recipe import Optimizer, PhaseRates, Schedule, plan_learning_rate
 
@@ -34,6 +35,15 @@ class FineTune:
         layer_decay: the learning rate's factor from a layer to the one below it; None for the same rate everywhere.
         patience: evaluations without a better metric after which the run stops; None for never.
         min_delta: what counts as better, for `patience`.
+        few_shot: train on so many examples of each label alone; None for all there are.
+        class_weights: how much a class counts in the loss: one number for each, in the order of the labels; or
+            "balanced", so that all classes count the same; None for 1 each.
+        mask_probability: each ordinary token of a training batch becomes [MASK] with this probability; None for never.
+        pooling: instead of the model's, see `BertConfig`; parameters that it needs anew keep their initial values.
+        encoder_output: as pooling.
+        ema_decay: evaluate, and predict, with the exponential moving average of the parameters; the weight of the
+            average from step to step, such as 0.999. None for the parameters themselves.
+        r_drop: weight of the divergence of two predictions under different dropout, see `tasks.r_drop`; None for off.
         optimizer: how gradients become updates.
         schedule: the learning rate's course.
         execution: dtype, rematerialisation, unrolling.
@@ -57,6 +67,13 @@ class FineTune:
     layer_decay: float | None = None
     patience: int | None = None
     min_delta: float = 0.0
+    few_shot: int | None = None
+    class_weights: Sequence[float] | str | None = None
+    mask_probability: float | None = None
+    pooling: str | None = None
+    encoder_output: int | str | None = None
+    ema_decay: float | None = None
+    r_drop: float | None = None
     optimizer: Optimizer = Optimizer()  # noqa: RUF009 (frozen)
     schedule: Schedule = Schedule(warmup_fraction=0.1)  # noqa: RUF009 (frozen)
     execution: Execution = Execution()  # noqa: RUF009 (frozen)
@@ -89,6 +106,16 @@ class FineTune:
                 raise UserError(f"{name} must be at least 0 and below 1, not {value!r}")
         if not self.min_delta >= 0:
             raise UserError(f"min_delta must be at least 0, not {self.min_delta!r}")
+        if self.few_shot is not None:
+            _require_count("few_shot", self.few_shot, 1)
+        if isinstance(self.class_weights, str) and self.class_weights != BALANCED:
+            raise UserError(f"class_weights must be {BALANCED!r} or a list of numbers, not {self.class_weights!r}")
+        for name in ("mask_probability", "ema_decay"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise UserError(f"{name} must be above 0 and below 1, or None for off, not {value!r}")
+        if self.r_drop is not None and not 0 < self.r_drop < math.inf:
+            raise UserError(f"r_drop must be above 0, or None for off, not {self.r_drop!r}")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Returns the steps of the run; checks that the learning rate's course fits into them."""

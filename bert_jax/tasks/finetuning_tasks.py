@@ -5,6 +5,7 @@ from typing import Any
 
 from bert_jax.errors import UserError
 from bert_jax.tasks.classification import Classification
+from bert_jax.tasks.finetuning_recipe import FineTune
 from bert_jax.tasks.finetuning_task import FineTuningTask
 from bert_jax.tasks.multiple_choice import MultipleChoice
 from bert_jax.tasks.question_answering import QuestionAnswering
@@ -15,6 +16,21 @@ TASKS = {task.name: task for task in (Classification, Tagging, QuestionAnswering
 
 # What an evaluation finds on the dev set and predictions are made with.
 _TUNED = ("null_threshold",)
+
+
+def check_recipe(recipe: FineTune, task: FineTuningTask) -> None:
+    """Raises a UserError if a choice of the recipe says nothing to the task."""
+    kind = task.kind if isinstance(task, Classification) else None
+    one_label, labels = "texts with one label each", "texts with labels"
+    what = f"--labels={kind}" if kind else f"--task={task.name}"
+    for name, is_for, fits in (
+        ("few_shot", labels, kind in ("single", "multi")),
+        ("class_weights", one_label, kind == "single"),
+        ("r_drop", one_label, kind == "single"),
+        ("pooling", "answers for whole texts", task.model_class == Classification.model_class),
+    ):
+        if getattr(recipe, name) is not None and not fits:
+            raise UserError(f"finetune.{name} is for {is_for}, and this is {what}: leave it out")
 
 
 def task_from_json(values: Mapping[str, Any], validation: Mapping[str, float] | None = None) -> FineTuningTask:

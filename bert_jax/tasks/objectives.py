@@ -106,13 +106,13 @@ class TextObjective(_Objective):
         super().__init__(
             build_model("BertForSequenceClassification", config, num_labels=num_labels, execution=execution)
         )
-        self._answer = answer
+        self.answer = answer
 
     def _losses(self, logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
         labels = batch["labels"]
-        if self._answer == CLASSES:
+        if self.answer == CLASSES:
             return cross_entropy(logits, labels)
-        if self._answer == LABELS:
+        if self.answer == LABELS:
             # log(1 + exp(x)) - x y, without overflow.
             losses = jnp.maximum(logits, 0) - logits * labels + jnp.log1p(jnp.exp(-jnp.abs(logits)))
             return losses.mean(axis=-1), jnp.all((logits > 0) == (labels > 0.5), axis=-1)

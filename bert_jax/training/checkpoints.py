@@ -5,6 +5,7 @@ A run's folder holds checkpoints/STEP/, each with three items: `state`, the arra
 the configuration as they were. Saving is asynchronous, and an unfinished save is never taken for a checkpoint.
 """
 
+import collections
 import contextlib
 import dataclasses
 import os
@@ -33,6 +34,7 @@ from bert_jax.training.saved_models import (
     open_model,
     read_run,
 )
+from bert_jax.training.train_state import TrainState
 
 __all__ = ["DIRECTORY", "CheckpointStore", "SavedModel", "open_model", "write_model"]
 
@@ -174,7 +176,7 @@ class CheckpointStore:
         if not is_finite:
             raise TrainingError(
                 f"the update of step {step} left parameters or moments that are not finite: stopped; checkpoints"
-                " before it are kept. Lower pretrain.learning_rate and begin a new --workdir (--init_from takes their"
+                " before it are kept. Lower the learning rate and begin a new --workdir (--init_from takes their"
                 " weights)"
             )
         if validation:
@@ -187,7 +189,7 @@ class CheckpointStore:
             "checksums": checksums,
         }
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(record), files=FilesSave(files)
+            state=ocp.args.StandardSave(_stored(state)), run=ocp.args.JsonSave(record), files=FilesSave(files)
         )
         with self._saving():
             self._manager.save(step, args=items)
@@ -272,8 +274,10 @@ class CheckpointStore:
         for item in (STATE, FILES):
             if not (self._directory / str(step) / item).is_dir():
                 raise ValueError(f"{item} is missing")
-        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
+        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(_stored(abstract_state)))
         state = self._manager.restore(step, args=arguments)[STATE]
+        if isinstance(abstract_state, TrainState):
+            state = abstract_state._replace(**state._asdict())
         check_checksums(state, checksums)
         return state
 
@@ -297,6 +301,17 @@ class CheckpointStore:
         """Waits for the last save and lets go of the directory."""
         with self._saving():
             self._manager.close()
+
+
+def _stored(state: Any) -> Any:
+    """Returns of a TrainState the fields that the run has.
+
+    What only other runs have is no part of its checkpoints: they are as they were before there was such a thing.
+    """
+    if not isinstance(state, TrainState):
+        return state
+    fields = {name: value for name, value in state._asdict().items() if value is not None}
+    return collections.namedtuple("State", fields)(**fields)
 
 
 def _system_error(error: Exception) -> str | None:

@@ -154,7 +154,7 @@ class _Reporter:
             raise TrainingError(
                 f"the loss is {values['loss']} and the gradients' norm {values['grad_norm']} at step {step}"
                 f" ({phase.describe_batch(step - 1)}): stopped; checkpoints before it are kept. Resume from them with"
-                " other data order (a new --workdir, --init_from), or lower pretrain.learning_rate"
+                " other data order (a new --workdir, --init_from), or lower the learning rate"
             )
         if step % self._log_every == 0:
             self._writer.write(step, "train", values)
@@ -253,7 +253,7 @@ def train(
                 if phase.evaluate and (is_last or _due(step, cadence.eval_every)):
                     reporter.flush()
                     with goodput.measure(EVALUATING):
-                        validation = phase.evaluate(state.params)
+                        validation = phase.evaluate(state.evaluated_params)
                     writer.write(step, "validation", {**validation, TRAIN_SECONDS: reporter.train_seconds})
                     reporter.say(f"step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in validation.items()))
                     reporter.restart_clock()

@@ -12,9 +12,9 @@ from bert_jax.errors import UserError
 IDENTITY_FILE = "run.json"
 
 
-def read_identity(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
+def read_identity(workdir: str | os.PathLike[str], file_name: str = IDENTITY_FILE) -> dict[str, Any] | None:
     """Returns what the folder's run is, or None if no run began there."""
-    path = pathlib.Path(workdir) / IDENTITY_FILE
+    path = pathlib.Path(workdir) / file_name
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
@@ -23,9 +23,11 @@ def read_identity(workdir: str | os.PathLike[str]) -> dict[str, Any] | None:
         raise UserError(f"{path} is damaged ({error}): restore it, or use another --workdir") from error
 
 
-def write_identity(workdir: str | os.PathLike[str], identity: Mapping[str, Any]) -> None:
+def write_identity(
+    workdir: str | os.PathLike[str], identity: Mapping[str, Any], file_name: str = IDENTITY_FILE
+) -> None:
     """Notes what run this folder holds, in one piece or not at all."""
-    path = pathlib.Path(workdir) / IDENTITY_FILE
+    path = pathlib.Path(workdir) / file_name
     temporary = path.with_suffix(".tmp")
     try:
         temporary.write_text(json.dumps(identity, indent=1) + "\n")

@@ -57,7 +57,9 @@ class SavedModel:
     path: pathlib.Path
 
     def load_parameters(self, abstract_parameters: Any | None = None) -> Any:
-        """Reads the parameters alone, not the optimizer's state.
+        """Reads the parameters alone, not the optimizer's state: those that were evaluated.
+
+        Of a run with an average of the parameters, that is the average.
 
         Args:
             abstract_parameters: shapes, dtypes and shardings; as saved, on the first device, if None.
@@ -74,21 +76,22 @@ class SavedModel:
         import jax
         import orbax.checkpoint as ocp
 
+        name = "ema" if any(path.startswith("ema/") for path in self.run["checksums"]) else "params"
         with ocp.PyTreeCheckpointer() as checkpointer:
-            metadata = checkpointer.metadata(self.path / STATE).item_metadata.tree["params"]
+            metadata = checkpointer.metadata(self.path / STATE).item_metadata.tree[name]
             if abstract_parameters is None:
                 device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
                 abstract_parameters = jax.tree.map(
                     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), metadata
                 )
-            item = {"params": abstract_parameters}
+            item = {name: abstract_parameters}
             arguments = ocp.args.PyTreeRestore(
                 item, restore_args=ocp.checkpoint_utils.construct_restore_args(item), partial_restore=True
             )
-            parameters = checkpointer.restore(self.path / STATE, arguments)["params"]
+            parameters = checkpointer.restore(self.path / STATE, arguments)[name]
         # One by one: what checksums of all of them take while they are computed is more than the model itself.
-        for name, leaf in leaves_by_path(parameters).items():
-            check_checksums({name: leaf}, self.run["checksums"], "params/")
+        for path, leaf in leaves_by_path(parameters).items():
+            check_checksums({path: leaf}, self.run["checksums"], f"{name}/")
         return parameters
 
 

@@ -9,7 +9,7 @@ import optax
 
 from bert_jax.models.dropout import row_keys
 from bert_jax.training.task import Batch, Scalars, Task
-from bert_jax.training.train_state import TrainState
+from bert_jax.training.train_state import TrainState, average_parameters
 
 Metrics = dict[str, jax.Array]
 
@@ -105,6 +105,7 @@ def make_train_step(
     accumulation_steps: int = 1,
     axis_name: str | None = None,
     trained: Any | None = None,
+    ema_decay: float | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns the pure function of one training step.
 
@@ -116,6 +117,7 @@ def make_train_step(
         accumulation_steps: number of micro-batches; must divide the batch.
         axis_name: see `loss_and_gradients`.
         trained: see `loss_and_gradients`.
+        ema_decay: see `average_parameters`; of a state with an average.
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -128,7 +130,9 @@ def make_train_step(
         metrics = task.metrics(statistics)
         metrics["grad_norm"] = optax.tree.norm(gradients)
         metrics["learning_rate"] = learning_rate(state.step)
-        return TrainState(params, opt_state, state.step + 1), metrics
+        step = state.step + 1
+        ema = None if ema_decay is None else average_parameters(state.ema, params, ema_decay, step)
+        return TrainState(params, opt_state, step, ema), metrics
 
     return train_step
 

@@ -145,7 +145,12 @@ def test_it_stops_when_it_gets_no_better(tmp_path, finetune, capsys, read_log):
     # Nothing is better by a whole unit.
     bindings = ("finetune.min_delta=1.0", "finetune.evaluations_per_epoch=2")
     assert finetune(tmp_path / "run", *bindings, patience=2) == 0
-    assert "stopped early after step 9 of 12: no better for 2 evaluations" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "stopped early after step 9 of 12: no better for 2 evaluations" in printed
+    scores = {line["step"]: line["accuracy"] for line in read_log(tmp_path / "run", "validation")}
+    best = max(scores.values())
+    found = re.search(r"^the best checkpoint is that of step (\d+), with accuracy ([\d.]+)$", printed, re.MULTILINE)
+    assert scores[int(found[1])] == best and float(found[2]) == pytest.approx(best, abs=6e-5)
     assert read_log(tmp_path / "run", "validation")[-1]["step"] == 9
     assert finetune(tmp_path / "run", *bindings, patience=2) == 0
     assert "is complete: 9 of 12 steps, where it no longer became better" in capsys.readouterr().out

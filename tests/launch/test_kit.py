@@ -7,7 +7,6 @@ import os
 import pathlib
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -373,32 +372,3 @@ def test_a_worker_runs_the_launcher(pod, tmp_path, pretrain_arguments):
     assert result.returncode == 0 and asked == [], result.stderr
     assert "dry run: nothing was trained" in result.stdout
     assert not (tmp_path / "run").exists()
-
-
-# Each worker is a process of the run; in the first start, the last is killed after the first checkpoint.
-_WORKER = """
-worker=${{PWD%/*}}; worker=${{worker##*/worker}}
-echo started >>../started
-if [[ $worker == 1 && $(wc -l <../started) == 1 ]]; then
-    (until [[ -d {run}/checkpoints/{saved} ]]; do sleep 0.02; kill -0 $$ || exit; done; kill -KILL $$) &
-fi
-exec {python} "$@" --coordinator=localhost:{port} --num_processes=2 --process_id="$worker" --heartbeat_timeout=30
-"""
-
-
-@pytest.mark.slow
-def test_a_pod_that_loses_a_worker_resumes(pod, tmp_path, pretrain_arguments, read_log):
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        port = listener.getsockname()[1]
-    run = tmp_path / "run"
-    text = _WORKER.format(run=run, saved=_SAVED, python=sys.executable, port=port)
-    _program(tmp_path / "programs", "python_of_workers", text)
-    arguments = pretrain_arguments(run, *_LONGER)[1:]
-    result, asked = pod(*arguments, states=["READY"] * 2, python=str(tmp_path / "programs/python_of_workers"))
-    assert result.returncode == 0 and asked == [], result.stdout + result.stderr
-    # What was lost is said in the log that comes over the connection, and by the script.
-    assert "error: another process of the run was lost" in result.stdout
-    assert "ended with code lost (failure 1 of" in result.stderr
-    assert re.search(r"^resuming from step \d+$", result.stdout, flags=re.MULTILINE)
-    assert [line["step"] for line in read_log(run, "train")] == list(range(1, _STEPS + 1))

@@ -103,6 +103,13 @@ def test_moments_lie_where_their_parameters_do(task, kind):
     assert shardings.step.spec == PartitionSpec()
 
 
+def test_the_average_lies_where_its_parameters_do(task):
+    optimizer = build_optimizer(Optimizer(), optax.constant_schedule(1e-3))
+    state = jax.eval_shape(lambda key: create_train_state(task.init(key), optimizer, with_ema=True), jax.random.key(0))
+    shardings = state_shardings(abstract_mesh(fsdp=4, tensor=2), task.logical_axes(), state)
+    assert shardings.ema == shardings.params
+
+
 def test_what_each_device_holds(task):
     state = jax.eval_shape(task.init, jax.random.key(0))
     whole = bytes_per_device(with_shardings(state, param_shardings(abstract_mesh(), task.logical_axes(), state)))

@@ -40,6 +40,22 @@ def test_another_shape_is_another_architecture():
         load_matching(_INITIAL, {"bert": {"kernel": np.ones((3, 3))}}, "runs/x")
 
 
+def test_a_head_of_another_shape_is_left_out_as_a_whole():
+    initial = {**_INITIAL, "head": {"kernel": np.zeros((3, 2)), "bias": np.zeros(1)}}
+    other = {**_OTHER, "head": {"kernel": np.ones((3, 5)), "bias": np.ones(1)}, "header": {"bias": np.ones(2)}}
+    loaded, report = load_matching(initial, other, "runs/x", heads=("head", "tail"))
+    assert report.other_shapes == ["head/bias", "head/kernel"] and report.missing == []
+    assert report.unexpected == ["header/bias", "other/bias"] and report.loaded == ["bert/bias", "bert/kernel"]
+    np.testing.assert_array_equal(loaded["head"]["bias"], np.zeros(1))
+    np.testing.assert_array_equal(loaded["head"]["kernel"], np.zeros((3, 2)))
+    assert report.lines()[0] == "2 tensors loaded, 0 missing, 2 unexpected, 2 of heads of another shape"
+    assert "  other head: head/bias (keeps its initial value)" in report.lines()
+    # Of the same shape, it is taken; and of another, without being named, it is still another architecture.
+    assert "head/bias" in load_matching(_INITIAL, {"head": {"bias": np.ones(1)}}, "runs/x", ("head",))[1].loaded
+    with pytest.raises(UserError, match="head/kernel has shape"):
+        load_matching(initial, other, "runs/x", heads=("tail",))
+
+
 def test_nothing_that_fits():
     with pytest.raises(UserError, match="runs/x has no tensor that this model knows"):
         load_matching(_INITIAL, {"other": {"bias": np.ones(3)}}, "runs/x")
