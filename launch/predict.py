@@ -8,13 +8,14 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import flags
 
 from bert_jax.errors import UserError
 from bert_jax.models.execution import DTYPES
+from bert_jax.tasks.encoding.chunks import in_chunks
 from bert_jax.tasks.examples.places import BadRows
 from launch.command import run
 from launch.finetuned_model import open_finetuned
@@ -57,7 +58,7 @@ def execute(values: flags.FlagValues) -> int:
     bad_rows = BadRows(values.on_bad_row)
     examples = read_examples(values, tuned.task, values.input, bad_rows, with_labels=False)
     # The first chunk is read now: what is wrong with the file's beginning shows before anything is compiled.
-    chunks = _chunks(examples)
+    chunks = in_chunks(examples, _CHUNK)
     first = next(chunks, None)
     if first is None:
         raise UserError(f"--input={values.input} has no example that can be used; {'; '.join(bad_rows.report())}")
@@ -89,12 +90,6 @@ def execute(values: flags.FlagValues) -> int:
         raise
     print("\n".join([f"{count:,} predictions in {output}", *bad_rows.report()]))
     return 0
-
-
-def _chunks(examples: Iterable[Any]) -> Iterator[list[Any]]:
-    iterator = iter(examples)
-    while chunk := list(itertools.islice(iterator, _CHUNK)):
-        yield chunk
 
 
 def main(argv: Sequence[str]) -> int:

@@ -80,12 +80,6 @@ def check_batch(mesh: Mesh, batch_size: int, accumulation_steps: int, name: str)
         raise UserError(f"{name} ({batch_size}) does not divide over {pieces}: make it a multiple of both")
 
 
-def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Moves this process's rows of a batch to its devices; returns global arrays."""
-    sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
-
-
 def abstract_batch(mesh: Mesh, shapes: Mapping[str, tuple[tuple[int, ...], Any]]) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a global batch with their layout, for compiling ahead of time."""
     sharding = batch_sharding(mesh)

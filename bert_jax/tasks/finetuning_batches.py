@@ -12,9 +12,7 @@ from bert_jax.data.length_batches import LengthBatches, batches_in_order_of_leng
 from bert_jax.parallel.batch_rows import BatchRows
 from bert_jax.parallel.mesh import batch_sharding
 from bert_jax.tasks.encoding.encoded_rows import EncodedRows
-
-# Batches under way at once: enough to hide the transfers, few enough to bound their memory.
-_IN_FLIGHT = 4
+from bert_jax.training.late_results import fetch_late
 
 # From a row's weight in a batch to that which it is given, such as by its class.
 Weigh = Callable[[Mapping[str, np.ndarray]], np.ndarray]
@@ -76,12 +74,14 @@ def outputs_of_rows(
     """
     totals: collections.defaultdict[str, float] = collections.defaultdict(float)
     gathered: dict[str, list[Any]] = {}
-    pending: collections.deque[tuple[np.ndarray, Any]] = collections.deque()
     ours = BatchRows.of(batch_sharding(mesh), batch_size)
 
-    def fetch() -> None:
-        units, results = pending.popleft()
-        statistics, outputs = _on_this_host(results)
+    def results() -> Iterator[tuple[np.ndarray, Any]]:
+        for units, length in batches_in_order_of_length(rows.unit_lengths(), batch_size, sorted(programs)):
+            batch = ours.put(rows.batch(units[ours.rows], length))
+            yield units, programs[length](params, batch)
+
+    for units, (statistics, outputs) in fetch_late(results(), _on_this_host):
         for name, value in statistics.items():
             totals[name] += float(value)
         for name, array in outputs.items():
@@ -89,21 +89,13 @@ def outputs_of_rows(
             for unit, values in zip(units, array, strict=True):
                 if unit >= 0:
                     by_unit[unit] = values
-
-    for units, length in batches_in_order_of_length(rows.unit_lengths(), batch_size, sorted(programs)):
-        batch = ours.put(rows.batch(units[ours.rows], length))
-        pending.append((units, programs[length](params, batch)))
-        if len(pending) > _IN_FLIGHT:
-            fetch()
-    while pending:
-        fetch()
     return dict(totals), gathered
 
 
-def _on_this_host(results: tuple[Any, Any]) -> tuple[Any, Any]:
-    statistics, outputs = results
+def _on_this_host(result: tuple[np.ndarray, tuple[Any, Any]]) -> tuple[np.ndarray, tuple[Any, Any]]:
+    units, (statistics, outputs) = result
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
         outputs = multihost_utils.process_allgather(outputs, tiled=True)
-    return jax.device_get((statistics, outputs))
+    return units, jax.device_get((statistics, outputs))

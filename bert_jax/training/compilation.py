@@ -8,10 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.parallel.sharding import activations_like
+from bert_jax.training.late_results import fetch_late
 from bert_jax.training.task import Task
-
-# Evaluation steps under way at once: enough to hide the transfers, few enough to bound their memory.
-_IN_FLIGHT = 4
 
 StepFunction = Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]
 
@@ -55,18 +53,9 @@ class CompiledEvaluation:
     def __call__(self, params: Any, batches: Any) -> dict[str, float]:
         """Returns the task's metrics over all batches; sums are taken in float64."""
         totals: collections.defaultdict[str, float] = collections.defaultdict(float)
-        pending: collections.deque[Any] = collections.deque()
-
-        def fetch() -> None:
-            for name, value in jax.device_get(pending.popleft()).items():
+        for statistics in fetch_late(self._step(params, batch) for batch in batches):
+            for name, value in statistics.items():
                 totals[name] += float(value)
-
-        for batch in batches:
-            pending.append(self._step(params, batch))
-            if len(pending) > _IN_FLIGHT:
-                fetch()
-        while pending:
-            fetch()
         return {name: float(value) for name, value in self._task.metrics(totals).items()}
 
 

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from bert_jax.errors import UserError
+from bert_jax.tasks.encoding.chunks import in_chunks
 from bert_jax.tasks.encoding.encoded_rows import Row
 from bert_jax.tasks.encoding.texts import WINDOWS, LengthCount, cut, first_share
 from bert_jax.tasks.examples.choices import continuations
@@ -51,8 +52,7 @@ class ChoiceEncoder:
         Raises:
             UserError: an example has more choices than there are rows.
         """
-        numbered = enumerate(examples)
-        while batch := list(itertools.islice(numbered, _BATCH)):
+        for batch in in_chunks(enumerate(examples), _BATCH):
             texts = [(example.context, *continuations(example)) for _, example in batch]
             unique = list(dict.fromkeys(itertools.chain.from_iterable(texts)))
             ids = dict(zip(unique, self._tokenizer.encode_batch(unique), strict=True))

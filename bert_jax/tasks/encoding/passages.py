@@ -5,12 +5,12 @@ target is [CLS]; and of a token in several windows only the one counts where it 
 """
 
 import dataclasses
-import itertools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from bert_jax.errors import UserError
+from bert_jax.tasks.encoding.chunks import in_chunks
 from bert_jax.tasks.encoding.encoded_rows import Row
 from bert_jax.tasks.examples.example_types import QuestionExample
 from bert_jax.text.offsets import Pieces
@@ -85,8 +85,7 @@ class PassageEncoder:
         Raises:
             UserError: targets are asked for, and a question has no answers.
         """
-        numbered = enumerate(examples)
-        while batch := list(itertools.islice(numbered, _BATCH)):
+        for batch in in_chunks(enumerate(examples), _BATCH):
             contexts = list(dict.fromkeys(example.context for _, example in batch))
             pieces = dict(zip(contexts, self._tokenizer.encode_with_offsets(contexts), strict=True))
             questions = self._tokenizer.encode_batch([example.question for _, example in batch])

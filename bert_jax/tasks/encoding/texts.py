@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from bert_jax.errors import UserError
+from bert_jax.tasks.encoding.chunks import in_chunks
 from bert_jax.tasks.encoding.encoded_rows import Row
 from bert_jax.tasks.examples.example_types import TextExample
 from bert_jax.text.tokenizer import Tokenizer
@@ -78,7 +79,7 @@ class TextEncoder:
     ) -> Iterator[tuple[TextExample, list[Row]]]:
         """Yields each example with its rows, without targets: one row, or several windows."""
         number = 0
-        for batch in _batches(examples):
+        for batch in in_chunks(examples, _BATCH):
             firsts = self._ids([example.text for example in batch])
             seconds = self._ids([example.pair or "" for example in batch])
             for example, first, second in zip(batch, firsts, seconds, strict=True):
@@ -151,14 +152,3 @@ def windows(ids: list[int], size: int) -> list[list[int]]:
     stride = max(1, size - int(size * _OVERLAP))
     starts = [*range(0, max(len(ids) - size, 0), stride), max(len(ids) - size, 0)]
     return [ids[start : start + size] for start in starts]
-
-
-def _batches(examples: Iterator[TextExample] | Sequence[TextExample]) -> Iterator[list[TextExample]]:
-    batch: list[TextExample] = []
-    for example in examples:
-        batch.append(example)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

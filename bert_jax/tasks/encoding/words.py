@@ -1,12 +1,12 @@
 """Sentences of words as rows: the label on the first piece of a word, long sentences in windows of whole words."""
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from bert_jax.errors import UserError
+from bert_jax.tasks.encoding.chunks import in_chunks
 from bert_jax.tasks.encoding.encoded_rows import NO_LABEL, EncodedRows, Row
 from bert_jax.tasks.examples.example_types import TaggedExample
 from bert_jax.tasks.examples.tag_schemes import predicted_entities
@@ -56,8 +56,7 @@ class WordEncoder:
         Raises:
             UserError: an example has a tag that is not among those of the encoder, or none at all.
         """
-        numbered = enumerate(examples)
-        while batch := list(itertools.islice(numbered, _BATCH)):
+        for batch in in_chunks(enumerate(examples), _BATCH):
             unique = list({word for _, example in batch for word in example.words})
             pieces = dict(zip(unique, self._tokenizer.encode_batch(unique), strict=True))
             for number, example in batch:
