@@ -12,9 +12,10 @@ import numpy as np
 
 from bert_jax.config import BertConfig
 from bert_jax.errors import UserError
-from bert_jax.interop.json_config import bert_config, read_json_object, shared_fields
+from bert_jax.interop.json_config import bert_config, shared_fields
 from bert_jax.interop.names import HUGGINGFACE
 from bert_jax.interop.tensor_files import Match, disassemble, match_tensors
+from bert_jax.text.json_objects import read_json_object
 from bert_jax.text.tokenizer import Tokenizer, write_json
 
 CONFIG_FILE = "config.json"

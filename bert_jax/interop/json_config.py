@@ -1,7 +1,6 @@
 """Configurations that others keep as JSON, read as a BertConfig."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -22,19 +21,6 @@ SHARED_FIELDS = (
     "initializer_range",
     "layer_norm_eps",
 )
-
-
-def read_json_object(path: pathlib.Path) -> dict[str, Any]:
-    """Reads a JSON object; a UserError names the file if that is not what it is."""
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged (no valid JSON): copy it again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged (no JSON object): copy it again")
-    return value
 
 
 def bert_config(path: pathlib.Path, fields: Mapping[str, Any], activations: Mapping[str, str]) -> BertConfig:

@@ -12,12 +12,14 @@ from typing import Any
 
 from bert_jax.errors import UserError
 from bert_jax.text import wordpiece
+from bert_jax.text.json_objects import read_json_object
 from bert_jax.text.tokenizer import DESCRIPTION_FILE, SPECIAL_TOKENS, hugging_face_special_tokens
 from bert_jax.text.wordpiece import RULES, VOCABULARY_FILE, WordPieceTokenizer, read_vocabulary
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 ADDED_TOKENS_FILE = "added_tokens.json"
+_REMEDY = "fetch it again"
 
 # Beside a vocab.txt, these say that it is BERT's; other classes (BertJapaneseTokenizer) find words in another way.
 _CLASSES = ("Bert", "DistilBert", "Electra", "MobileBert", "PreTrained")
@@ -60,7 +62,7 @@ class _Config:
     def __init__(self, path: pathlib.Path):
         """Reads the file; a UserError if it is damaged or asks for what a WordPieceTokenizer does not do."""
         self.path = path
-        self.values = _read_object(path) if path.exists() else {}
+        self.values = read_json_object(path, _REMEDY) if path.exists() else {}
         lowercase = self.values.get("do_lower_case")
         if lowercase is not None and not isinstance(lowercase, bool):
             raise UserError(f"{path}: do_lower_case is {lowercase!r}: it must be true or false")
@@ -81,7 +83,7 @@ class _Config:
 
 def _from_tokenizer_file(directory: pathlib.Path, config: _Config) -> WordPieceTokenizer:
     path = directory / TOKENIZER_FILE
-    data = _read_object(path)
+    data = read_json_object(path, _REMEDY)
     model, normalizer, splitter = (data.get(name) or {} for name in ("model", "normalizer", "pre_tokenizer"))
     _check_kind(path, model, normalizer, splitter)
 
@@ -159,7 +161,7 @@ def _from_vocabulary(directory: pathlib.Path, config: _Config) -> WordPieceToken
     added: dict[str, tuple[Any, Any]] = {}
     source = directory / ADDED_TOKENS_FILE
     if source.exists():
-        added = {token: (index, False) for token, index in _read_object(source).items()}
+        added = {token: (index, False) for token, index in read_json_object(source, _REMEDY).items()}
     declared = config.values.get("added_tokens_decoder")
     if isinstance(declared, dict):
         source = config.path
@@ -223,15 +225,3 @@ def _has_capitals(tokens: list[str]) -> bool:
     """Whether a vocabulary was learned from text in which case was kept."""
     words = [token for token in (token.removeprefix(wordpiece.CONTINUATION) for token in tokens) if token.isalpha()]
     return sum(word != word.lower() for word in words) > _CAPITALS_SHARE * len(words)
-
-
-def _read_object(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged (no valid JSON): fetch it again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged (no JSON object): fetch it again")
-    return value

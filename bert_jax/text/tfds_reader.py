@@ -1,7 +1,8 @@
-"""Texts of TensorFlow Datasets, such as `tfds:wikipedia/20230601.en`. The only reader that imports TensorFlow."""
+"""Texts of TensorFlow Datasets, such as `tfds:wikipedia/20230601.en`. TensorFlow is imported only for these."""
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from bert_jax.errors import UserError
 from bert_jax.text.formats import split_paragraphs
@@ -29,23 +30,11 @@ def read_dataset(inputs: str) -> Iterator[Passage]:
     own rules (environment variable TFDS_DATA_DIR).
     """
     name, feature = parse(inputs)
+    builder = find_dataset(name, "; check --input")
     import tensorflow_datasets as tfds
 
-    try:
-        builder = tfds.builder(name)
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        raise UserError(f"TFDS has no dataset {name!r} ({_first_line(error)}); check --input") from error
-    except (tfds.core.registered.PackageNotFoundError, ImportError) as error:
-        raise UserError(f"the dataset {name!r} cannot be loaded: {_first_line(error)}") from error
     _check_feature(tfds, builder, name, feature)
-    try:
-        builder.download_and_prepare()
-        # Files in order, one at a time: the same order on every machine.
-        config = tfds.ReadConfig(interleave_cycle_length=1, shuffle_seed=None, try_autocache=False)
-        dataset = builder.as_dataset(split="train", shuffle_files=False, read_config=config)
-    except Exception as error:
-        # TFDS raises what its downloaders and file systems raise; all of it is about the dataset, not about this code.
-        raise UserError(f"the dataset {name!r} cannot be prepared: {_first_line(error)}") from error
+    dataset = read_in_order(builder, "train", f"the dataset {name!r}")
     for number, example in enumerate(tfds.as_numpy(dataset), start=1):
         value = example
         for part in feature.split("/"):
@@ -56,6 +45,38 @@ def read_dataset(inputs: str) -> Iterator[Passage]:
             raise UserError(f"{inputs}: example {number} is not UTF-8 at byte {error.start}") from error
         for paragraph in split_paragraphs(text.replace("\r\n", "\n").replace("\0", " ")):
             yield Passage(f"{PREFIX}{name}#{number}", paragraph, False)
+
+
+def find_dataset(name: str, advice: str = "") -> Any:
+    """Returns the TFDS builder of a dataset; downloads nothing. A UserError, with the advice, if there is none."""
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(name)
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        raise UserError(f"TFDS has no dataset {name!r} ({_first_line(error)}){advice}") from error
+    except (tfds.core.registered.PackageNotFoundError, ImportError) as error:
+        raise UserError(f"the dataset {name!r} cannot be loaded: {_first_line(error)}") from error
+
+
+def read_in_order(builder: Any, split: str, what: str) -> Any:
+    """Returns a split as a tf.data.Dataset, in the order of storage; downloads and prepares it first if need be.
+
+    Args:
+        builder: of `find_dataset`.
+        split: its name, or a part of it.
+        what: what the user calls it, for messages.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder.download_and_prepare()
+        # Files in order, one at a time: the same order on every machine.
+        config = tfds.ReadConfig(interleave_cycle_length=1, shuffle_seed=None, try_autocache=False)
+        return builder.as_dataset(split=split, shuffle_files=False, read_config=config)
+    except Exception as error:
+        # TFDS raises what its downloaders and file systems raise; all of it is about the dataset, not about this code.
+        raise UserError(f"{what} cannot be prepared: {_first_line(error)}") from error
 
 
 def _check_feature(tfds, builder, name: str, feature: str) -> None:

@@ -5,12 +5,13 @@ import re
 from collections.abc import Iterator
 
 from bert_jax.errors import UserError
-from bert_jax.tasks.examples import records, tfds_tables
+from bert_jax.tasks.examples import records
 from bert_jax.tasks.examples.columns import ColumnChoice
 from bert_jax.tasks.examples.example_types import TextExample
 from bert_jax.tasks.examples.places import BadRows
 from bert_jax.tasks.examples.semeval import mark_entities, read_semeval
 from bert_jax.tasks.examples.tables import open_table
+from bert_jax.text import tfds_reader
 from bert_jax.text.files import read_lines
 
 SEMEVAL = "semeval"
@@ -46,7 +47,7 @@ def open_relations(
     """
     if format not in (None, *FORMATS):
         raise UserError(f"cannot read the format {format!r} of relations: it is one of {', '.join(FORMATS)}")
-    if format is None and not source.startswith(tfds_tables.PREFIX):
+    if format is None and not source.startswith(tfds_reader.PREFIX):
         records.check_readable(source)
         first = next((line for _, line in read_lines(source) if line.strip()), "")
         format = SEMEVAL if _NUMBERED_SENTENCE.fullmatch(first) else None

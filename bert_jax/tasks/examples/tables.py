@@ -19,6 +19,7 @@ from bert_jax.tasks.examples.records import (
     read_objects,
     read_tsv,
 )
+from bert_jax.text import tfds_reader
 
 HEADERS = ("auto", "yes", "no")
 _SHOWN_CHARACTERS = 30
@@ -151,7 +152,7 @@ def open_table(
         raise UserError(f"cannot read --header={header}: it is one of {', '.join(HEADERS)}")
     if not separator:
         raise UserError("the separator of labels is empty: give one, such as | or a comma")
-    if source.startswith(tfds_tables.PREFIX):
+    if source.startswith(tfds_reader.PREFIX):
         dataset = tfds_tables.open_dataset(source)
         chosen = choose_columns(dataset.names, columns, kind=kind, place=source)
         return TextTable(source, dataset.names, chosen, kind, separator, "", _rows_by_key(dataset.names, dataset.rows))

@@ -8,8 +8,7 @@ import numpy as np
 
 from bert_jax.errors import UserError
 from bert_jax.tasks.examples.places import BadRows, Place
-
-PREFIX = "tfds:"
+from bert_jax.text.tfds_reader import find_dataset, read_in_order
 
 # A split may be a part of one, which has brackets of its own: train[:10%].
 _SPECIFICATION = re.compile(r"tfds:(?P<name>\w+(?:/[\w.\-]+)*(?::\d+\.\d+\.\d+)?)(?:\[(?P<split>.+)\])?")
@@ -37,14 +36,7 @@ class Dataset:
         """
         import tensorflow_datasets as tfds
 
-        try:
-            self._builder.download_and_prepare()
-            # Files in order, one at a time: the same order on every machine.
-            config = tfds.ReadConfig(interleave_cycle_length=1, shuffle_seed=None, try_autocache=False)
-            dataset = self._builder.as_dataset(split=self._split, shuffle_files=False, read_config=config)
-        except Exception as error:
-            # TFDS raises what its downloaders and file systems raise; all of it is about the dataset.
-            raise UserError(f"{self.source} cannot be prepared: {_first_line(error)}") from error
+        dataset = read_in_order(self._builder, self._split, self.source)
         features = self._builder.info.features
         for number, example in enumerate(tfds.as_numpy(dataset)):
             place = Place(self.source, None, f"example {number}")
@@ -69,12 +61,7 @@ def open_dataset(source: str) -> Dataset:
     name, split = match["name"], match["split"]
     import tensorflow_datasets as tfds
 
-    try:
-        builder = tfds.builder(name)
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        raise UserError(f"TFDS has no dataset {name!r} ({_first_line(error)})") from error
-    except (tfds.core.registered.PackageNotFoundError, ImportError) as error:
-        raise UserError(f"the dataset {name!r} cannot be loaded: {_first_line(error)}") from error
+    builder = find_dataset(name)
     splits = list(builder.info.splits)
     if split is None:
         if len(splits) > 1:
@@ -111,7 +98,3 @@ def _value(tfds, feature, value):
         if isinstance(value, np.generic)
         else value
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
