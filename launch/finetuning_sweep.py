@@ -47,7 +47,6 @@ _GRID = {
     "batch_size": (int, "sweep_batch_sizes", ("16", "32")),
     "epochs": (float, "sweep_epochs", ("2", "3", "4")),
 }
-_SEED = "seed"
 # What of a run's identity differs between the runs of a sweep.
 _VARIED = frozenset({*(f"finetune.{name}" for name in _GRID), "finetune.seed", "finetune.steps"})
 

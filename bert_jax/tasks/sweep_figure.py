@@ -2,11 +2,10 @@
 
 import math
 import os
-import pathlib
 from typing import Any
 
-from bert_jax.errors import UserError
 from bert_jax.tasks.sweep_results import SettingResult, SweepResults
+from bert_jax.training.figure_file import replace_figure
 
 _COLUMNS = 3
 _COLOURS = ("#4878a8", "#d1602a", "#4f9d69", "#8d5ea8", "#b08a2e", "#666666")
@@ -48,13 +47,7 @@ def draw_sweep(results: SweepResults, image_file: str | os.PathLike[str]) -> Non
     about = "mean and standard deviation over the seeds; " if several else ""
     title = f"{results.metric} of the dev set at the best checkpoint of each run"
     figure.suptitle(f"{title}\n({about}points are runs)", fontsize=10)
-    image_file = pathlib.Path(image_file)
-    temporary = image_file.with_name(image_file.name + ".part")
-    try:
-        canvas.print_figure(temporary, format="png")
-        os.replace(temporary, image_file)
-    except OSError as error:
-        raise UserError(f"cannot write {image_file}: {error.strerror or error}") from error
+    replace_figure(canvas, image_file)
 
 
 def _draw_panel(axes: Any, results: SweepResults, drawn: list[SettingResult], epochs: float) -> None:

@@ -2,7 +2,6 @@
 
 import math
 import os
-import pathlib
 from collections import defaultdict
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from bert_jax.errors import UserError
 from bert_jax.training import metric_writers
+from bert_jax.training.figure_file import replace_figure
 
 # Metric, title, and whether it is one of the training split only.
 PANELS = (
@@ -81,13 +81,7 @@ def draw_curves(metrics_file: str | os.PathLike[str], image_file: str | os.PathL
         axes.set_xlim(0, max(last_step, 1) * 1.02)
         if position >= len(panels) - columns:
             axes.set_xlabel("step")
-    image_file = pathlib.Path(image_file)
-    temporary = image_file.with_name(image_file.name + ".part")
-    try:
-        canvas.print_figure(temporary, format="png")
-        os.replace(temporary, image_file)
-    except OSError as error:
-        raise UserError(f"cannot write {image_file}: {error.strerror or error}") from error
+    replace_figure(canvas, image_file)
 
 
 def _draw_panel(axes: Any, curves: Curves, metric: str, title: str, train_only: bool) -> None:
