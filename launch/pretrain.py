@@ -13,7 +13,7 @@ from absl import flags
 from bert_jax.data.rows import RowStore, open_rows
 from bert_jax.errors import UserError
 from bert_jax.interop.pretrained import open_pretrained
-from bert_jax.parallel.processes import await_all, process_group
+from bert_jax.parallel.processes import process_group
 from bert_jax.tasks.pretraining_recipe import Phase, Pretrain
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.tokenizers import load_tokenizer
@@ -46,11 +46,9 @@ def execute(values: flags.FlagValues) -> int:
     """Trains; returns the exit code."""
     goodput = Goodput()
     # ---- What is asked for: flags, configuration, rows, tokenizer. Neither JAX nor TensorFlow is imported yet.
-    if not values.workdir:
-        raise UserError("--workdir is missing: the folder of the run")
+    workdir = workdir_of(values)
     if not values.data_dir:
         raise UserError("--data_dir is missing: make rows with python -m launch.prepare")
-    workdir = workdir_of(values)
     recipe, operative_config = load_pretrain(values.gin_file, values.gin_param)
     opened = list(_open_stores(values.data_dir))
     stores = {store.recipe.seq_len: store for store in opened}
@@ -227,16 +225,13 @@ def _compile_phases(
         def batches(step: int):
             last = first_step + phase.steps
             ours = BatchRows.of(batch_sharding(mesh), phase.batch_size)
-            made = maker.train(
+            for batch in maker.train(
                 phase.batch_size,
                 step - first_step,
                 last - first_step,
                 examples_before=examples_before,
                 batch_rows=ours.rows,
-            )
-            for number, batch in enumerate(made):
-                if number == 0:
-                    await_all(f"step {step}")
+            ):
                 yield ours.put(batch)
 
         def describe(step: int) -> str:

@@ -11,14 +11,14 @@ import json
 import os
 import pathlib
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 import bert_jax
 from bert_jax.errors import UserError
-from bert_jax.parallel.processes import agree_on, ending_with_the_others, is_main, process_group
+from bert_jax.parallel.processes import agree_on, await_all, ending_with_the_others, is_main, process_group
 from bert_jax.training.best import BestBy
 from bert_jax.training.goodput import COMPILING, SPLIT, Goodput
 from bert_jax.training.run_identity import await_identity, check_identity, read_identity, write_identity
@@ -250,6 +250,18 @@ class Trained:
     stop_signal: signal.Signals | None = None
 
 
+def _from_the_first_together(batches: Callable[[int], Iterator[Any]]) -> Callable[[int], Iterator[Any]]:
+    """Returns the same batches, of which no process gets the first before all have it; see `await_all`."""
+
+    def from_step(step: int) -> Iterator[Any]:
+        for number, batch in enumerate(batches(step)):
+            if number == 0:
+                await_all(f"step {step}")
+            yield batch
+
+    return from_step
+
+
 def train_session(
     values: flags.FlagValues, folder: RunFolder, mesh: "Mesh", training: Training, goodput: Goodput
 ) -> Trained:
@@ -292,7 +304,10 @@ def train_session(
 
     def compile_phases():
         with goodput.measure(COMPILING):
-            return training.compile_phases(abstract_state)
+            return [
+                dataclasses.replace(phase, batches=_from_the_first_together(phase.batches))
+                for phase in training.compile_phases(abstract_state)
+            ]
 
     if values.dry_run:
         if folder.init_from and not folder.saved:
