@@ -14,7 +14,7 @@ from bert_jax.config import BertConfig
 from bert_jax.models.activation_axes import BATCH, HEADS, MLP, with_axes
 from bert_jax.models.dropout import dropout, fold_in_each
 from bert_jax.models.execution import Execution
-from bert_jax.models.layers import activation, layer_norm, linear
+from bert_jax.models.layers import activation, gather_positions, layer_norm, linear
 
 # What `jax.checkpoint` may keep of a layer for the backward pass; "none" keeps everything and recomputes nothing.
 REMAT_POLICIES = {
@@ -28,16 +28,18 @@ REMAT_POLICIES = {
 _MASKED_SCORE = -1e30
 
 
-def attention_mask(segment_ids: jax.Array) -> jax.Array:
+def attention_mask(segment_ids: jax.Array, positions: jax.Array | None = None) -> jax.Array:
     """Who may see whom: tokens of the same packed pair, and nobody sees padding.
 
     Args:
         segment_ids: `[batch, length]`; 0 is padding, k the k-th packed pair.
+        positions: `[batch, queries]`, those that look; all if None.
 
     Returns:
         Booleans `[batch, 1, query_length, key_length]`.
     """
-    same = segment_ids[:, :, None] == segment_ids[:, None, :]
+    queries = segment_ids if positions is None else jnp.take_along_axis(segment_ids, positions, axis=1)
+    same = queries[:, :, None] == segment_ids[:, None, :]
     return (same & (segment_ids > 0)[:, None, :])[:, None]
 
 
@@ -103,12 +105,16 @@ class SelfAttention(nnx.Module):
         self.output = linear(config, heads, config.hidden_size, ("heads", "kv"), ("embed",), dtype=dtype, rngs=rngs)
         self.layer_norm = layer_norm(config, dtype=dtype, rngs=rngs)
 
-    def __call__(self, hidden: jax.Array, mask: jax.Array, keys: jax.Array | None = None) -> jax.Array:
-        """Maps `[batch, length, hidden]` to the same shape; mask `[batch, 1, length, length]`, keys `[batch]`."""
+    def __call__(
+        self, hidden: jax.Array, mask: jax.Array, keys: jax.Array | None = None, positions: jax.Array | None = None
+    ) -> jax.Array:
+        """Maps `[batch, length, hidden]` to the outputs of a few positions, or of all; see `EncoderLayer`."""
 
         def attend(inputs: jax.Array) -> jax.Array:
+            seen = inputs if positions is None else self._inputs(hidden)
             query, key, value = (
-                with_axes(project(inputs), BATCH, None, HEADS) for project in (self.query, self.key, self.value)
+                with_axes(project(vectors), BATCH, None, HEADS)
+                for project, vectors in ((self.query, inputs), (self.key, seen), (self.value, seen))
             )
             attended = attention(
                 query,
@@ -120,12 +126,16 @@ class SelfAttention(nnx.Module):
             )
             return dropout(self.output(attended), self.config.hidden_dropout_prob, fold_in_each(keys, 1))
 
-        return residual(self.config, self.layer_norm, hidden, attend)
+        looking = hidden if positions is None else gather_positions(hidden, positions)
+        return residual(self.config, self.layer_norm, looking, attend)
 
     def weights(self, hidden: jax.Array, mask: jax.Array) -> jax.Array:
         """Returns the attention weights, float32 `[batch, heads, length, length]`; arguments as of a call."""
-        inputs = self.layer_norm(hidden) if self.config.layer_norm_placement == "pre" else hidden
+        inputs = self._inputs(hidden)
         return attention_weights(self.query(inputs), self.key(inputs), mask)
+
+    def _inputs(self, hidden: jax.Array) -> jax.Array:
+        return self.layer_norm(hidden) if self.config.layer_norm_placement == "pre" else hidden
 
 
 class FeedForward(nnx.Module):
@@ -158,9 +168,21 @@ class EncoderLayer(nnx.Module):
         self.attention = SelfAttention(config, dtype=dtype, rngs=rngs)
         self.feed_forward = FeedForward(config, dtype=dtype, rngs=rngs)
 
-    def __call__(self, hidden: jax.Array, mask: jax.Array, keys: jax.Array | None = None) -> jax.Array:
-        """Maps `[batch, length, hidden]` to the same shape; mask `[batch, 1, length, length]`, keys `[batch]`."""
-        return self.feed_forward(self.attention(hidden, mask, keys), keys)
+    def __call__(
+        self, hidden: jax.Array, mask: jax.Array, keys: jax.Array | None = None, positions: jax.Array | None = None
+    ) -> jax.Array:
+        """Computes the layer's outputs.
+
+        Args:
+            hidden: `[batch, length, hidden]`.
+            mask: of `attention_mask`.
+            keys: `[batch]` dropout keys, or None for no dropout.
+            positions: `[batch, n]`, where the outputs are wanted; None for everywhere.
+
+        Returns:
+            `[batch, n, hidden]`, or `[batch, length, hidden]`.
+        """
+        return self.feed_forward(self.attention(hidden, mask, keys, positions), keys)
 
 
 class LayerMixture(nnx.Module):
@@ -201,19 +223,33 @@ class BertEncoder(nnx.Module):
         if config.layer_norm_placement == "pre":
             self.final_layer_norm = layer_norm(config, dtype=execution.jax_dtype, rngs=rngs)
 
-    def __call__(self, hidden: jax.Array, segment_ids: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        hidden: jax.Array,
+        segment_ids: jax.Array,
+        keys: jax.Array | None = None,
+        positions: jax.Array | None = None,
+    ) -> jax.Array:
         """Encodes.
+
+        Where a few positions are read alone, the last layer computes no others: all that they need of the rest are
+        keys and values, a sixth of a layer's arithmetic with the usual intermediate size.
 
         Args:
             hidden: `[batch, length, hidden]`.
             segment_ids: `[batch, length]`; 0 is padding.
             keys: `[batch]` dropout keys, or None for no dropout.
+            positions: `[batch, n]`, where the outputs are wanted; None for everywhere.
 
         Returns:
-            `[batch, length, hidden]`, the output of the last layer that is computed.
+            `[batch, length, hidden]`, or `[batch, n, hidden]`, the output of the last layer that is computed.
         """
-        outputs, _ = self._scan(hidden, segment_ids, keys, self.config.num_computed_layers)
-        return self._read(outputs)
+        layers = self.config.num_computed_layers
+        if positions is None or layers == 0:
+            outputs, _ = self._scan(hidden, segment_ids, keys, layers)
+            return self._read(outputs if positions is None else gather_positions(outputs, positions))
+        below, _ = self._scan(hidden, segment_ids, keys, layers - 1)
+        return self._read(self._layer_at(layers - 1, below, segment_ids, keys, positions))
 
     def states(
         self, hidden: jax.Array, segment_ids: jax.Array, keys: jax.Array | None = None, layers: int | None = None
@@ -238,6 +274,24 @@ class BertEncoder(nnx.Module):
             hidden, segment_ids, None, layers, lambda layer, before, after, mask: layer.attention.weights(before, mask)
         )
         return weights
+
+    def _layer_at(
+        self, index: int, hidden: jax.Array, segment_ids: jax.Array, keys: jax.Array | None, positions: jax.Array
+    ) -> jax.Array:
+        """Runs one layer for a few positions; arguments as of a call."""
+        mask = attention_mask(segment_ids, positions)
+        graph, parameters = nnx.split(self.layers)
+
+        def apply_layer(hidden: jax.Array, own: nnx.State) -> jax.Array:
+            layer = nnx.merge(graph, own)
+            return with_axes(layer(with_axes(hidden, BATCH), mask, fold_in_each(keys, index), positions), BATCH)
+
+        policy = REMAT_POLICIES[self.execution.remat]
+        apply = apply_layer if policy is None else jax.checkpoint(apply_layer, policy=policy)
+        own = jax.tree.map(lambda leaf: leaf[index], parameters)
+        if index < self.execution.frozen_layers:
+            hidden, own = jax.lax.stop_gradient((hidden, own))
+        return apply(hidden, own)
 
     def _read(self, states: jax.Array) -> jax.Array:
         return self.final_layer_norm(states) if self.config.layer_norm_placement == "pre" else states

@@ -6,22 +6,7 @@ from flax import nnx
 
 from bert_jax.config import LAST_FOUR, BertConfig
 from bert_jax.models.activation_axes import BATCH, VOCAB, with_axes
-from bert_jax.models.layers import activation, layer_norm, linear
-
-
-def gather_positions(hidden: jax.Array, positions: jax.Array) -> jax.Array:
-    """Picks vectors by position, row by row.
-
-    take_along_axis stays within each row, so that a batch cut over devices needs no communication for it.
-
-    Args:
-        hidden: `[batch, length, hidden]`.
-        positions: `[batch, n]`.
-
-    Returns:
-        `[batch, n, hidden]`.
-    """
-    return with_axes(jnp.take_along_axis(hidden, positions[:, :, None], axis=1), BATCH)
+from bert_jax.models.layers import activation, gather_positions, layer_norm, linear
 
 
 def tokens_of_pairs(segment_ids: jax.Array, cls_positions: jax.Array) -> jax.Array:
@@ -82,6 +67,10 @@ class Pooler(nnx.Module):
         else:
             over_tokens = {"mean": mean_of_tokens, "max": max_of_tokens}[pooling]
             vectors = over_tokens(states, tokens_of_pairs(segment_ids, cls_positions))
+        return self.project(vectors)
+
+    def project(self, vectors: jax.Array) -> jax.Array:
+        """Maps what the pooling made, `[batch, pairs, hidden]`, to the pooled vectors."""
         return jnp.tanh(with_axes(self.dense(with_axes(vectors, BATCH)), BATCH))
 
 

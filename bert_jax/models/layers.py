@@ -1,4 +1,4 @@
-"""Linear, LayerNorm and Embed as BERT uses them: its initial values, stable arithmetic, and names for every axis.
+"""Linear, LayerNorm, Embed and gathering as BERT uses them: its initial values, stable arithmetic, named axes.
 
 Each parameter carries `logical_axes` in its metadata: the names (embed, heads, kv, mlp, vocab) by which a mesh decides
 where to cut it. The modules know nothing of meshes.
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from bert_jax.config import BertConfig
+from bert_jax.models.activation_axes import BATCH, with_axes
 
 
 def kernel_init(config: BertConfig) -> nnx.Initializer:
@@ -86,3 +87,18 @@ def embed(
 def activation(config: BertConfig, inputs: jax.Array) -> jax.Array:
     """GELU (Hendrycks and Gimpel 2016): exact, or by the tanh approximation of Google's code."""
     return jax.nn.gelu(inputs, approximate=config.hidden_act == "gelu_tanh")
+
+
+def gather_positions(hidden: jax.Array, positions: jax.Array) -> jax.Array:
+    """Picks vectors by position, row by row.
+
+    take_along_axis stays within each row, so that a batch cut over devices needs no communication for it.
+
+    Args:
+        hidden: `[batch, length, hidden]`.
+        positions: `[batch, n]`.
+
+    Returns:
+        `[batch, n, hidden]`.
+    """
+    return with_axes(jnp.take_along_axis(hidden, positions[:, :, None], axis=1), BATCH)

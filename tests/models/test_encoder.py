@@ -117,6 +117,58 @@ def test_the_scan_equals_a_loop_over_layers(config, dropped):
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"layer_norm_placement": "pre"},
+        {"encoder_output": 2},
+        {"remat": "full"},
+        {"frozen_layers": 1, "unroll": 2},
+        {"frozen_layers": 3},
+    ],
+    ids=lambda options: "-".join(map(str, options.items())) or "as published",
+)
+def test_the_outputs_at_a_few_positions_are_those_of_all(config, options):
+    """Values and gradients, by the parameters and by what goes in; of packed pairs, and of padding."""
+    execution = Execution(**{name: options[name] for name in ("remat", "frozen_layers", "unroll") if name in options})
+    architecture = {name: value for name, value in options.items() if not hasattr(execution, name)}
+    config = dataclasses.replace(config, num_hidden_layers=3, initializer_range=0.2, **architecture)
+    encoder = Functional(lambda rngs: BertEncoder(config, execution=execution, rngs=rngs))
+    parameters = encoder.init(jax.random.key(0))
+    hidden = jax.random.normal(jax.random.key(1), (2, 6, 16))
+    segments = jnp.asarray([[1, 1, 1, 2, 2, 0], [1, 1, 1, 1, 1, 1]])
+    positions = jnp.asarray([[0, 3, 5], [4, 4, 1]])
+
+    def at_positions(parameters, hidden):
+        return encoder.apply(parameters, hidden, segments, None, positions)
+
+    def everywhere(parameters, hidden):
+        return jnp.take_along_axis(encoder.apply(parameters, hidden, segments), positions[..., None], axis=1)
+
+    def outputs_and_gradients(function):
+        outputs, pull_back = jax.vjp(function, parameters, hidden)
+        return outputs, pull_back(jnp.sin(outputs))
+
+    few, expected = (jax.jit(lambda f=f: outputs_and_gradients(f))() for f in (at_positions, everywhere))
+    assert few[0].shape == (2, 3, 16)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5), few, expected)
+
+
+def test_the_last_layer_computes_no_more_than_is_read(config):
+    config = dataclasses.replace(config, num_hidden_layers=1)
+    encoder = Functional(lambda rngs: BertEncoder(config, execution=Execution(), rngs=rngs))
+    parameters = jax.eval_shape(encoder.init, jax.random.key(0))
+    shapes = jax.ShapeDtypeStruct((4, 64, 16), jnp.float32), jax.ShapeDtypeStruct((4, 64), jnp.int32)
+
+    def flops(*positions):
+        lowered = jax.jit(lambda *arguments: encoder.apply(*arguments[:3], None, *positions)).lower(parameters, *shapes)
+        return lowered.compile().cost_analysis()["flops"]
+
+    # Keys and values of all are a sixth of the layer's products, and of its attention hardly anything is left.
+    assert flops(jnp.zeros((4, 1), jnp.int32)) < 0.25 * flops()
+
+
 @pytest.fixture(scope="module")
 def encoder_gradient(config):
     """Compiles the gradients, by parameters and input, of a number that depends on every output, with dropout."""

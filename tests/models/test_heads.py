@@ -8,7 +8,7 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.models.heads import gather_positions
+from bert_jax.models.layers import gather_positions
 
 
 def test_gather_positions_against_a_loop():
@@ -23,7 +23,7 @@ _COMPILE = """
 import json
 import jax, jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from bert_jax.models.heads import gather_positions
+from bert_jax.models.layers import gather_positions
 
 mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
 rows = NamedSharding(mesh, PartitionSpec("data"))
