@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from bert_jax.data.masking import Vocabulary, mask_batch, max_predictions_per_row, pair_draws
-from bert_jax.data.masking_recipe import Masking
+from bert_jax.data.masking import Vocabulary, mask_batch, pair_draws
+from bert_jax.data.masking_recipe import Masking, max_predictions_per_row
 
 NumpyBatch = dict[str, np.ndarray]
 

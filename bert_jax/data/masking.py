@@ -30,15 +30,6 @@ class Vocabulary:
     starts_word: np.ndarray
 
 
-def max_predictions_per_row(masking: Masking, seq_len: int, max_pairs: int) -> int:
-    """The width of the predictions' axis: room for every masked token of a full row, whatever pairs it packs.
-
-    Each pair rounds its own number, and masks at least one token: with several in a row that adds up to less than one
-    token a pair.
-    """
-    return min(math.ceil(masking.masked_lm_prob * seq_len) + (max_pairs if max_pairs > 1 else 0), seq_len)
-
-
 def pair_draws(masking: Masking, seed: int, epochs: tf.Tensor, pair_ids: tf.Tensor, length: int) -> tf.Tensor:
     """Draws three uniform numbers for each token of each pair.
 

@@ -1,6 +1,7 @@
 """How tokens are masked, as plain settings that need no TensorFlow to be read and checked."""
 
 import dataclasses
+import math
 
 from bert_jax.errors import UserError
 
@@ -36,3 +37,12 @@ class Masking:
             raise UserError(f"Masking.max_predictions_per_pair must be a positive whole number or None, not {most!r}")
         if min(self.mask_share, self.keep_share) < 0 or self.mask_share + self.keep_share > 1:
             raise UserError("Masking.mask_share and Masking.keep_share must not be negative, nor exceed 1 together")
+
+
+def max_predictions_per_row(masking: Masking, seq_len: int, max_pairs: int) -> int:
+    """The width of the predictions' axis: room for every masked token of a full row, whatever pairs it packs.
+
+    Each pair rounds its own number, and masks at least one token: with several in a row that adds up to less than one
+    token a pair.
+    """
+    return min(math.ceil(masking.masked_lm_prob * seq_len) + (max_pairs if max_pairs > 1 else 0), seq_len)

@@ -10,7 +10,8 @@ from bert_jax.models.dropout import fold_in_each
 from bert_jax.models.embeddings import BertEmbeddings, padded_vocab_size
 from bert_jax.models.encoder import BertEncoder, LayerMixture
 from bert_jax.models.execution import Execution
-from bert_jax.models.heads import MaskedLanguageModelHead, NextSentenceHead, Pooler, gather_positions
+from bert_jax.models.heads import MaskedLanguageModelHead, NextSentenceHead, Pooler
+from bert_jax.models.layers import gather_positions
 
 # Places of dropout beside the layers, which are numbered from 0.
 _EMBEDDINGS_PLACE = 1 << 20
@@ -97,10 +98,50 @@ class BertModel(nnx.Module):
         if self.config.pooling != "last_four":
             hidden = self(input_ids, token_type_ids, position_ids, segment_ids, keys)
             return hidden, self.pooler(hidden, segment_ids, cls_positions)
+        states = self.computed_states(input_ids, token_type_ids, position_ids, segment_ids, keys)
+        return self.read_and_pool(states, segment_ids, cls_positions)
+
+    def pool(
+        self,
+        input_ids: jax.Array,
+        token_type_ids: jax.Array,
+        position_ids: jax.Array,
+        segment_ids: jax.Array,
+        cls_positions: jax.Array,
+        keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Returns the pooled vectors alone, `[batch, pairs, hidden]`, and computes nothing that they do not need.
+
+        They are those of `encode_and_pool`; but with dropout, other elements are dropped in the last layer.
+        """
+        tokens = (input_ids, token_type_ids, position_ids, segment_ids)
+        if self.config.pooling != "cls" or self.config.encoder_output == "mixture":
+            return self.encode_and_pool(*tokens, cls_positions, keys)[1]
         embedded = self._embed(input_ids, token_type_ids, position_ids, keys)
-        states = self.encoder.states(embedded, segment_ids, keys, self.config.num_computed_layers)
-        hidden = self.layer_mixture(states) if self.config.encoder_output == "mixture" else states[-1]
-        return hidden, self.pooler(states, segment_ids, cls_positions)
+        return self.pooler.project(self.encoder(embedded, segment_ids, keys, cls_positions))
+
+    def computed_states(
+        self,
+        input_ids: jax.Array,
+        token_type_ids: jax.Array,
+        position_ids: jax.Array,
+        segment_ids: jax.Array,
+        keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Returns `[num_computed_layers + 1, batch, length, hidden]`: `hidden_states` as far as they are read."""
+        embedded = self._embed(input_ids, token_type_ids, position_ids, keys)
+        return self.encoder.states(embedded, segment_ids, keys, self.config.num_computed_layers)
+
+    def read(self, states: jax.Array) -> jax.Array:
+        """Returns what a call does, from `computed_states`."""
+        return self.layer_mixture(states) if self.config.encoder_output == "mixture" else states[-1]
+
+    def read_and_pool(
+        self, states: jax.Array, segment_ids: jax.Array, cls_positions: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns what `encode_and_pool` does, from `computed_states`."""
+        hidden = self.read(states)
+        return hidden, self.pooler(states if self.config.pooling == "last_four" else hidden, segment_ids, cls_positions)
 
     def hidden_states(
         self,
@@ -213,6 +254,10 @@ def pooled_texts(bert: BertModel, batch: Batch, keys: jax.Array | None) -> tuple
     Returns:
         The encoder's output `[batch, length, hidden]` and the pooled vectors `[batch, hidden]`.
     """
-    first = jnp.zeros((len(batch["input_ids"]), 1), jnp.int32)
-    hidden, pooled = bert.encode_and_pool(*token_arrays(batch), first, keys)
+    hidden, pooled = bert.encode_and_pool(*token_arrays(batch), first_positions(batch), keys)
     return hidden, pooled[:, 0]
+
+
+def first_positions(batch: Batch) -> jax.Array:
+    """Returns where the texts of rows begin that are one text or pair each: int32 zeros `[batch, 1]`."""
+    return jnp.zeros((len(batch["input_ids"]), 1), jnp.int32)

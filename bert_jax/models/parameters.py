@@ -4,7 +4,7 @@ Training, checkpoints and conversion see only the dict, under the field's names;
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -55,6 +55,18 @@ class Functional:
     @staticmethod
     def _pure(state: nnx.State) -> Parameters:
         return nnx.to_pure_dict(state)
+
+
+def restrict(parameters: Parameters, wanted: Parameters) -> Parameters:
+    """Returns the parameters whose names, from the root on, are those of another tree; what is missing stays missing.
+
+    Such as those of a model, without the heads that lay beside it while it was trained.
+    """
+    return {
+        name: restrict(parameters[name], inner) if isinstance(inner, Mapping) else parameters[name]
+        for name, inner in wanted.items()
+        if name in parameters
+    }
 
 
 def count_parameters(parameters: Parameters, vocab_size: int) -> int:

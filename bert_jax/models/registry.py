@@ -59,3 +59,31 @@ def build_model(
     labels = (num_labels,) if is_classification else ()
     chosen = execution or Execution()
     return Functional(lambda rngs: classes[model_class](config, *labels, execution=chosen, rngs=rngs))
+
+
+def build_layer_head(
+    model_class: str, config: BertConfig, *, num_labels: int | None = None, execution: Execution | None = None
+) -> "Functional":
+    """Describes a head like that of a task's model, for the states of one layer: a `LayerHead`.
+
+    Args:
+        model_class: one with a head for a task.
+        config: the architecture.
+        num_labels: see `build_model`.
+        execution: see `build_model`.
+    """
+    from bert_jax.models.layer_head import LayerHead
+    from bert_jax.models.parameters import Functional
+
+    chosen = execution or Execution()
+    return Functional(
+        lambda rngs: LayerHead(
+            config,
+            # The start and the end of an answer.
+            num_labels or 2,
+            with_pooler=model_class == "BertForSequenceClassification",
+            with_dropout=model_class in CLASSIFICATION_CLASSES,
+            dtype=chosen.jax_dtype,
+            rngs=rngs,
+        )
+    )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from bert_jax.config import BertConfig
-from bert_jax.models.bert import Batch, BertModel, pooled_texts, token_arrays
+from bert_jax.models.bert import Batch, BertModel, first_positions, token_arrays
 from bert_jax.models.dropout import dropout, fold_in_each
 from bert_jax.models.execution import Execution
 from bert_jax.models.layers import linear
@@ -43,7 +43,12 @@ class BertForSequenceClassification(_Classification):
 
     def __call__(self, batch: Batch, keys: jax.Array | None = None) -> jax.Array:
         """Returns float32 logits `[batch, labels]`."""
-        return self._classify(pooled_texts(self.bert, batch, keys)[1], keys)
+        return self._classify(self.bert.pool(*token_arrays(batch), first_positions(batch), keys)[:, 0], keys)
+
+    def from_states(self, states: jax.Array, batch: Batch, keys: jax.Array | None = None) -> jax.Array:
+        """Returns what a call does, from `BertModel.computed_states`; with dropout, as of `encode_and_pool`."""
+        pooled = self.bert.read_and_pool(states, batch["segment_ids"], first_positions(batch))[1]
+        return self._classify(pooled[:, 0], keys)
 
 
 class BertForTokenClassification(_Classification):
@@ -57,6 +62,10 @@ class BertForTokenClassification(_Classification):
         """Returns float32 logits `[batch, length, labels]`."""
         return self._classify(self.bert(*token_arrays(batch), keys), keys)
 
+    def from_states(self, states: jax.Array, batch: Batch, keys: jax.Array | None = None) -> jax.Array:
+        """Returns what a call does, from `BertModel.computed_states`."""
+        return self._classify(self.bert.read(states), keys)
+
 
 class BertForQuestionAnswering(nnx.Module):
     """Where an answer starts and ends: a linear map of each token's vector to two logits, without dropout."""
@@ -69,3 +78,7 @@ class BertForQuestionAnswering(nnx.Module):
     def __call__(self, batch: Batch, keys: jax.Array | None = None) -> jax.Array:
         """Returns float32 logits `[batch, length, 2]`, of the start and of the end; padding has logits too."""
         return self.span(self.bert(*token_arrays(batch), keys)).astype(jnp.float32)
+
+    def from_states(self, states: jax.Array, batch: Batch, keys: jax.Array | None = None) -> jax.Array:
+        """Returns what a call does, from `BertModel.computed_states`."""
+        return self.span(self.bert.read(states)).astype(jnp.float32)

@@ -1,5 +1,8 @@
 """The loss of a choice among classes."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -19,3 +22,29 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.
     losses = jnp.log(jnp.sum(jnp.exp(logits - maxima[..., None]), axis=-1)) + maxima - label_logits
     predictions = jnp.min(jnp.where(logits == maxima[..., None], classes, logits.shape[-1]), axis=-1)
     return losses, predictions == labels
+
+
+def weighted_sums(term: str, losses: jax.Array, correct: jax.Array, weights: jax.Array) -> dict[str, jax.Array]:
+    """Returns the statistics of a loss's term: TERM_sum, TERM_correct and TERM_weight.
+
+    Args:
+        term: its name.
+        losses: float32 `[...]`.
+        correct: booleans `[...]`, whether the predictions are right.
+        weights: float32 `[...]`.
+    """
+    return {
+        f"{term}_sum": jnp.sum(losses * weights),
+        f"{term}_correct": jnp.sum(correct * weights),
+        f"{term}_weight": jnp.sum(weights),
+    }
+
+
+def means(term: str, statistics: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns TERM_loss and TERM_accuracy, from statistics as of `weighted_sums` that were summed over batches."""
+    # At least one: a batch without examples of a term has no loss in it, rather than a division by zero.
+    weight = statistics[f"{term}_weight"] + (statistics[f"{term}_weight"] == 0)
+    return {
+        f"{term}_loss": statistics[f"{term}_sum"] / weight,
+        f"{term}_accuracy": statistics[f"{term}_correct"] / weight,
+    }

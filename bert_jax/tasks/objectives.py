@@ -4,7 +4,8 @@ An objective is a `bert_jax.training.task.Task` that also gives `outputs`, row b
 `EncodedRows.batch`; `row_weights` `[batch]` says how much a row counts, 0 for one that fills up the batch.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -13,13 +14,15 @@ import jax.numpy as jnp
 from bert_jax.config import BertConfig
 from bert_jax.models.execution import Execution
 from bert_jax.models.parameters import Functional, Parameters
-from bert_jax.models.registry import build_model
+from bert_jax.models.registry import build_layer_head, build_model
 from bert_jax.tasks.cross_entropy import cross_entropy
 from bert_jax.training.task import Batch, Scalars, Task
 
 # The kinds of answer for a whole text: one of the classes, any number of labels, or a value.
 CLASSES, LABELS, VALUE = ANSWERS = ("classes", "labels", "value")
 _TERM = "task"
+# From texts and dropout keys to logits, see `ModelObjective.logits`.
+Score = Callable[[Batch, jax.Array | None], Any]
 
 
 class Objective(Task, Protocol):
@@ -29,13 +32,26 @@ class Objective(Task, Protocol):
         """Returns what predictions are made from, float32 `[batch, ...]` each."""
 
 
-class _Objective:
+class ModelObjective:
     """A model of the registry with one loss, the weighted mean over rows or tokens."""
 
     term_weights: Mapping[str, float] = {_TERM: 1.0}
 
-    def __init__(self, model: Functional):
-        self.model = model
+    def __init__(
+        self,
+        model_class: str,
+        config: BertConfig,
+        num_labels: int | None = None,
+        execution: Execution | None = None,
+    ):
+        """Describes the model; arguments as of `build_model`."""
+        self._model_class, self._config = model_class, config
+        self._options = {"num_labels": num_labels, "execution": execution}
+        self.model = build_model(model_class, config, **self._options)
+
+    def layer_head(self) -> Functional:
+        """Describes a head like the model's for the states of one layer; see `LayerHead`."""
+        return build_layer_head(self._model_class, self._config, **self._options)
 
     def init(self, key: jax.Array) -> Parameters:
         """Returns initial parameters."""
@@ -45,26 +61,41 @@ class _Objective:
         """Returns for each parameter the names of its axes."""
         return self.model.logical_axes()
 
+    def logits(self, score: Score, batch: Batch, keys: jax.Array | None) -> Any:
+        """Returns what `score` makes of the batch's texts, each laid out as `losses` takes logits.
+
+        Args:
+            score: from arrays `[texts, length]` and dropout keys `[texts]` or None to a tree of logits `[texts, ...]`,
+                such as the model.
+            batch: as of `Task.loss`.
+            keys: as of `Task.loss`.
+        """
+        return score(batch, keys)
+
     def _logits(self, parameters: Parameters, batch: Batch, keys: jax.Array | None) -> jax.Array:
         """Returns the model's logits `[batch, ...]`."""
-        return self.model.apply(parameters, batch, keys)
+        return self.logits(functools.partial(self.model.apply, parameters), batch, keys)
 
-    def _weights(self, batch: Batch) -> jax.Array:
+    def weights(self, batch: Batch) -> jax.Array:
         """How much each loss counts."""
         return batch["row_weights"]
 
     def loss_weights(self, batch: Batch) -> Scalars:
         """Totals the weights of a batch."""
-        return {_TERM: self._weights(batch).sum()}
+        return {_TERM: self.weights(batch).sum()}
 
-    def _losses(self, logits: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    def losses(self, logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """Returns the losses, and how right the predictions are (for the log): arrays like the weights."""
         raise NotImplementedError
 
     def loss(self, parameters: Parameters, batch: Batch, keys: jax.Array | None) -> tuple[Scalars, Scalars]:
         """Sums the losses; see `Task.loss`."""
-        losses, correct = self._losses(self._logits(parameters, batch, keys), batch)
-        weights = self._weights(batch)
+        return self.sums(self._logits(parameters, batch, keys), batch)
+
+    def sums(self, logits: jax.Array, batch: Batch) -> tuple[Scalars, Scalars]:
+        """Returns what `loss` does, from the logits."""
+        losses, correct = self.losses(logits, batch)
+        weights = self.weights(batch)
         statistics = {
             "sum": jnp.sum(losses * weights),
             "correct": jnp.sum(correct * weights),
@@ -87,7 +118,7 @@ class _Objective:
         return {"logits": self._logits(parameters, batch, None)}
 
 
-class TextObjective(_Objective):
+class TextObjective(ModelObjective):
     """One answer for a text or a pair (Devlin et al. 2018, figure 4 a and b).
 
     Batches have `labels`: int32 `[batch]` of classes, float32 `[batch, labels]` of 0 and 1, or float32 `[batch]` of
@@ -103,12 +134,11 @@ class TextObjective(_Objective):
             num_labels: of classes or labels; 1 for a value.
             execution: how it is computed.
         """
-        super().__init__(
-            build_model("BertForSequenceClassification", config, num_labels=num_labels, execution=execution)
-        )
+        super().__init__("BertForSequenceClassification", config, num_labels, execution)
         self.answer = answer
 
-    def _losses(self, logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    def losses(self, logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """See `ModelObjective`."""
         labels = batch["labels"]
         if self.answer == CLASSES:
             return cross_entropy(logits, labels)
@@ -121,7 +151,7 @@ class TextObjective(_Objective):
         return jnp.square(errors), jnp.abs(errors) < 0.5
 
 
-class TokenObjective(_Objective):
+class TokenObjective(ModelObjective):
     """One label for each word, at its first piece (Devlin et al. 2018, figure 4 d).
 
     Batches have `labels` int32 `[batch, length]`, negative where there is none; the loss is the mean cross-entropy of
@@ -130,16 +160,18 @@ class TokenObjective(_Objective):
 
     def __init__(self, config: BertConfig, num_labels: int, *, execution: Execution | None = None):
         """Describes the model; arguments as of `TextObjective`."""
-        super().__init__(build_model("BertForTokenClassification", config, num_labels=num_labels, execution=execution))
+        super().__init__("BertForTokenClassification", config, num_labels, execution)
 
-    def _weights(self, batch: Batch) -> jax.Array:
+    def weights(self, batch: Batch) -> jax.Array:
+        """See `ModelObjective`."""
         return batch["row_weights"][:, None] * (batch["labels"] >= 0)
 
-    def _losses(self, logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    def losses(self, logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """See `ModelObjective`."""
         return cross_entropy(logits, jnp.maximum(batch["labels"], 0))
 
 
-class SpanObjective(_Objective):
+class SpanObjective(ModelObjective):
     """Where an answer begins and ends (Devlin et al. 2018, sections 4.2 and 4.3).
 
     Batches have `start_positions` and `end_positions` int32 `[batch]`, those of [CLS] where there is no answer; the
@@ -148,9 +180,10 @@ class SpanObjective(_Objective):
 
     def __init__(self, config: BertConfig, *, execution: Execution | None = None):
         """Describes the model; arguments as of `TextObjective`."""
-        super().__init__(build_model("BertForQuestionAnswering", config, execution=execution))
+        super().__init__("BertForQuestionAnswering", config, None, execution)
 
-    def _losses(self, logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    def losses(self, logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """See `ModelObjective`."""
         # A row that fills up the batch has no token at all; its loss counts nothing, but must be a number.
         logits = jnp.where(batch["segment_ids"][..., None] > 0, logits, -1e9)
         start, right_start = cross_entropy(logits[..., 0], batch["start_positions"])
@@ -158,7 +191,7 @@ class SpanObjective(_Objective):
         return (start + end) / 2, right_start & right_end
 
 
-class ChoiceObjective(_Objective):
+class ChoiceObjective(ModelObjective):
     """Which of several texts is right (Devlin et al. 2018, section 4.4): a logit for each, and the softmax over them.
 
     The model is a regression of single texts. Batches have arrays `[batch, choices, length]`, and `labels` int32
@@ -167,18 +200,19 @@ class ChoiceObjective(_Objective):
 
     def __init__(self, config: BertConfig, *, execution: Execution | None = None):
         """Describes the model; arguments as of `TextObjective`."""
-        super().__init__(build_model("BertForSequenceClassification", config, num_labels=1, execution=execution))
+        super().__init__("BertForSequenceClassification", config, 1, execution)
 
-    def _logits(self, parameters: Parameters, batch: Batch, keys: jax.Array | None) -> jax.Array:
+    def logits(self, score: Score, batch: Batch, keys: jax.Array | None) -> Any:
+        """See there: the choices of a question are texts of their own, and make a row of logits."""
         rows, choices, length = batch["input_ids"].shape
         tokens = ("input_ids", "token_type_ids", "position_ids", "segment_ids")
         flat = {name: batch[name].reshape(rows * choices, length) for name in tokens}
         if keys is not None:
             folded = jax.vmap(lambda key: jax.vmap(lambda choice: jax.random.fold_in(key, choice))(jnp.arange(choices)))
             keys = folded(keys).reshape(rows * choices)
-        logits = self.model.apply(parameters, flat, keys).reshape(rows, choices)
         is_there = (batch["segment_ids"] > 0).any(axis=-1)
-        return jnp.where(is_there, logits, -1e9)
+        return jax.tree.map(lambda logits: jnp.where(is_there, logits.reshape(rows, choices), -1e9), score(flat, keys))
 
-    def _losses(self, logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    def losses(self, logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """See `ModelObjective`."""
         return cross_entropy(logits, batch["labels"])

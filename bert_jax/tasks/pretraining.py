@@ -10,7 +10,7 @@ from bert_jax.config import BertConfig
 from bert_jax.models.bert import BertForPreTraining
 from bert_jax.models.execution import Execution
 from bert_jax.models.parameters import Functional, Parameters
-from bert_jax.tasks.cross_entropy import cross_entropy
+from bert_jax.tasks.cross_entropy import cross_entropy, means, weighted_sums
 from bert_jax.training.task import Batch, Scalars
 
 
@@ -76,9 +76,7 @@ class PreTraining:
             ("nsp", nsp_logits, batch["next_sentence_labels"], batch["next_sentence_weights"]),
         ):
             losses, correct = cross_entropy(logits, labels)
-            statistics[f"{term}_sum"] = jnp.sum(losses * weights)
-            statistics[f"{term}_correct"] = jnp.sum(correct * weights)
-            statistics[f"{term}_weight"] = jnp.sum(weights)
+            statistics |= weighted_sums(term, losses, correct, weights)
             if term == "mlm":
                 # One masked token in ten stays as it is, and to repeat it is right: what was learned of the context
                 # shows where the answer cannot be read.
@@ -95,10 +93,7 @@ class PreTraining:
         """
         metrics = {"loss": 0.0, "tokens": statistics["tokens"]}
         for term, weight in self.term_weights.items():
-            # At least one: a batch without examples of a term has no loss in it, rather than a division by zero.
-            count = statistics[f"{term}_weight"] + (statistics[f"{term}_weight"] == 0)
-            metrics[f"{term}_loss"] = statistics[f"{term}_sum"] / count
-            metrics[f"{term}_accuracy"] = statistics[f"{term}_correct"] / count
+            metrics |= means(term, statistics)
             metrics["loss"] = metrics["loss"] + weight * metrics[f"{term}_loss"]
         hidden = statistics["mlm_hidden_weight"] + (statistics["mlm_hidden_weight"] == 0)
         metrics["mlm_hidden_accuracy"] = statistics["mlm_hidden_correct"] / hidden

@@ -5,13 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
-from bert_jax.data.masking_recipe import Masking
+from bert_jax.data.masking_recipe import Masking, max_predictions_per_row
 from bert_jax.data.row_writer import serialize_row
 
 pytest.importorskip("tensorflow")
 
 from bert_jax.data.batches import BatchMaker
-from bert_jax.data.masking import Vocabulary, max_predictions_per_row
+from bert_jax.data.masking import Vocabulary
 
 SIZE = 200
 VOCABULARY = Vocabulary(SIZE, 4, (0, 2, 3, 4), np.arange(SIZE) % 3 != 0)

@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from bert_jax.data.masking_recipe import Masking
+from bert_jax.data.masking_recipe import Masking, max_predictions_per_row
 from bert_jax.errors import UserError
 
 tf = pytest.importorskip("tensorflow")
@@ -15,7 +15,6 @@ from bert_jax.data.masking import (  # noqa: E402
     choose_tokens,
     choose_words,
     mask_batch,
-    max_predictions_per_row,
     pair_draws,
 )
 
