@@ -74,7 +74,7 @@ def _is_one(value: Any, kind: type) -> bool:
 
 
 def _name_list(element: type) -> str:
-    examples = {float: "[1.0, 2.5]", str: "['first', 'second']"}
+    examples = {int: "[1, 2]", float: "[1.0, 2.5]", str: "['first', 'second']"}
     return f"a list such as {examples.get(element) or f'[@first/{element.__name__}()]'}"
 
 

@@ -14,8 +14,12 @@ from absl import flags
 from bert_jax.errors import UserError
 from bert_jax.interop import huggingface
 from bert_jax.interop.pretrained import Pretrained, open_pretrained
+from bert_jax.interop.task_heads import choose_task
+from bert_jax.models.registry import CLASSIFICATION_CLASSES, build_model
 from bert_jax.text.tokenizer import Tokenizer, writable_sibling
+from bert_jax.training.saved_models import leaves_by_path
 from launch.command import run
+from launch.finetuned_model import define_task_name_flag
 
 FORMATS = ("bert_jax", "huggingface")
 
@@ -29,6 +33,7 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string("from", None, source, **here)
     flags.DEFINE_string("checkpoint", "latest", "Of a run's folder: latest, best, or a step.", **here)
+    define_task_name_flag(values)
     flags.DEFINE_string("to", None, "Folder to write; must not exist, or be empty.", **here)
     flags.DEFINE_enum("format", None, FORMATS, "Format to write.", **here)
 
@@ -48,7 +53,7 @@ def execute(values: flags.FlagValues) -> int:
         raise UserError(f"--to={target} exists and is not an empty folder: nothing is overwritten; choose another")
     with writable_sibling(target):
         pass  # A folder that cannot be written is found before the weights are read, not after.
-    model = open_pretrained(source, values.checkpoint)
+    model, _ = choose_task(open_pretrained(source, values.checkpoint), values.task_name)
     if values.format == "huggingface":
         huggingface.check_writable(model.config)
     tokenizer = model.load_tokenizer() if model.tokenizer_directory else None
@@ -56,10 +61,12 @@ def execute(values: flags.FlagValues) -> int:
     # From here on, imports are slow.
     from bert_jax.models.parameters import count_parameters
 
-    parameters = model.load_parameters()
+    parameters, left_out = _load(model)
     number = count_parameters(parameters, model.config.vocab_size)
     print(f"read {model.path} ({model.kind}): {model.model_class}, {number:,} parameters")
     print("\n".join(model.report.lines()))
+    if left_out:
+        print(f"left out, as a {model.model_class} has no such parts: {', '.join(left_out)}")
     with writable_sibling(target) as temporary:
         folder = temporary / "model"
         if values.format == "huggingface":
@@ -70,6 +77,17 @@ def execute(values: flags.FlagValues) -> int:
         folder.rename(target)
     print(f"wrote {target} ({values.format}){'' if tokenizer else '; there was no tokenizer to write with it'}")
     return 0
+
+
+def _load(model: Pretrained) -> tuple[dict[str, Any], list[str]]:
+    """Returns the parameters of the model's class, and the names of others, such as heads of auxiliary losses."""
+    from bert_jax.models.parameters import restrict
+
+    # Names do not depend on how many labels there are.
+    num_labels = 1 if model.model_class in CLASSIFICATION_CLASSES else None
+    saved = model.load_parameters()
+    parameters = restrict(saved, build_model(model.model_class, model.config, num_labels=num_labels).logical_axes())
+    return parameters, [name for name in leaves_by_path(saved) if name not in leaves_by_path(parameters)]
 
 
 def _write_checkpoint(

@@ -45,8 +45,11 @@ def report(
     phases = compile_phases()
     began = time.perf_counter()
     first = next(phase for phase in phases if start < phase.first_step + phase.steps)
-    rows, length = next(first.batches(start))["input_ids"].shape
-    yield f"first batch: {rows} rows of {length} tokens, read in {time.perf_counter() - began:.1f} s"
+    batch = next(first.batches(start))
+    # Of a run of several tasks, a batch of each.
+    shapes = [one["input_ids"].shape for one in ([batch] if "input_ids" in batch else batch.values())]
+    read = ", ".join(f"{shape[0]} rows of {shape[-1]} tokens" for shape in shapes)
+    yield f"first batch: {read}, read in {time.perf_counter() - began:.1f} s"
     for number, phase in enumerate(phases, start=1):
         of_phase = f" of phase {number}" if len(phases) > 1 else ""
         yield f"memory of a step{of_phase}, on each device: {_memory(phase.step)}"

@@ -17,6 +17,7 @@ from bert_jax.data.rows import TRAIN, VALIDATION, open_rows
 from bert_jax.errors import UserError
 from bert_jax.models.execution import DTYPES, Execution
 from launch.command import run
+from launch.finetuned_model import define_task_name_flag
 from launch.finetuning_files import define_reading_flags
 from launch.mesh_flags import define_mesh_flags, make_mesh_from_flags, parse_mesh_flags
 from launch.task_evaluation import evaluate_examples
@@ -42,6 +43,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("max_rows", None, "At most so many rows, rounded up to whole batches; all by default.", **here)
     flags.DEFINE_integer("seed", 0, "Of the masks; 0 gives those of a run's own evaluation with seed 0.", **here)
     flags.DEFINE_enum("dtype", "float32", DTYPES, "Of the computation.", **here)
+    define_task_name_flag(values)
     define_reading_flags(values)
     define_mesh_flags(values)
 
@@ -57,6 +59,8 @@ def execute(values: flags.FlagValues) -> int:
         raise UserError("--data_dir is missing: make rows with python -m launch.prepare; or --input, labelled examples")
     if values.data_dir and values.input:
         raise UserError("--data_dir is for pre-trained models and --input for fine-tuned ones: give one of them")
+    if values.task_name and not values.input:
+        raise UserError("--task_name is for fine-tuned models, with --input: leave it out")
     parse_mesh_flags(values)
     if values.input:
         return evaluate_examples(values)

@@ -5,16 +5,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from absl import flags
 
 from bert_jax.errors import UserError
 from bert_jax.interop.pretrained import Pretrained, open_pretrained
+from bert_jax.interop.task_heads import choose_task
 from bert_jax.models.execution import Execution
 from bert_jax.tasks.encoding.encoded_rows import EncodedRows
 from bert_jax.tasks.encoding.texts import HEAD
 from bert_jax.tasks.finetuning_task import FineTuningTask
 from bert_jax.tasks.finetuning_tasks import task_from_json
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.training.saved_models import read_run
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -46,16 +47,27 @@ class FineTuned:
         return self.task.encode(examples, self.tokenizer, self.max_seq_len, self.long_texts)[0]
 
 
-def open_finetuned(path: str, checkpoint: str) -> FineTuned:
+def define_task_name_flag(values: flags.FlagValues) -> None:
+    """Adds --task_name, for launchers that use a fine-tuned model."""
+    flags.DEFINE_string(
+        "task_name",
+        None,
+        "Of a model of several tasks: the one to use it for, as the file of --tasks calls it.",
+        flag_values=values,
+    )
+
+
+def open_finetuned(path: str, checkpoint: str, task_name: str | None = None) -> FineTuned:
     """Opens a model; imports no JAX.
 
     Args:
         path: the --workdir of a fine-tuning run or one of its checkpoints; or a directory of Hugging Face's with a
             classifier and the names of its labels.
         checkpoint: of a run, "best", "latest" or a step.
+        task_name: of a run of several tasks, the one to use the model for; see `choose_task`.
 
     Raises:
-        UserError: there is no model, or it is not tuned for any task.
+        UserError: there is no model, or it is not tuned for any task, or for several and none is chosen.
     """
     try:
         model = open_pretrained(path, checkpoint)
@@ -64,7 +76,7 @@ def open_finetuned(path: str, checkpoint: str) -> FineTuned:
             raise
         # A single model has no best checkpoint, and neither has a run that was never evaluated.
         model = open_pretrained(path)
-    run = read_run(model.path) if model.kind == "bert_jax" else {}
+    model, run = choose_task(model, task_name)
     tuned = run.get("finetuning")
     if tuned is None and model.model_class == "BertForSequenceClassification" and model.labels:
         length = min(512, model.config.max_position_embeddings)
@@ -94,6 +106,7 @@ class Answers:
         """Reads the weights."""
         import jax
 
+        from bert_jax.models.parameters import restrict
         from bert_jax.parallel.mesh import check_batch
         from bert_jax.parallel.mesh_spec import check_heads
         from bert_jax.parallel.sharding import param_shardings
@@ -103,7 +116,8 @@ class Answers:
         check_batch(mesh, batch_size, 1, "--batch_size")
         self._mesh, self._batch_size = mesh, batch_size
         self._objective = tuned.task.objective(config, Execution(dtype=dtype))
-        parameters = tuned.model.load_parameters()
+        # Without the heads of auxiliary losses, which lay beside the task's.
+        parameters = restrict(tuned.model.load_parameters(), self._objective.logical_axes())
         self._params = jax.device_put(parameters, param_shardings(mesh, self._objective.logical_axes(), parameters))
         self._lengths = sorted({min(length, tuned.max_seq_len) for length in _LENGTHS} | {tuned.max_seq_len})
         self._programs: dict[tuple[int, bool], Any] = {}

@@ -124,6 +124,7 @@ def read_task(values: flags.FlagValues) -> tuple[FineTuningTask, Sequence[Any], 
         else:
             task = Classification.of(training, kind, listed, values.metric)
         task.check(dev)
+        _check_same_shape(values, training, dev)
     if task.labels:
         print(f"{len(task.labels)} labels: {', '.join(task.labels[:20])}{', ...' if len(task.labels) > 20 else ''}")
     return task, training, dev
@@ -164,6 +165,16 @@ def _read_all(values: flags.FlagValues, source: str, kind: str) -> list[Any]:
         raise UserError(f"{source} has no example that can be used; {'; '.join(bad_rows.report())}".rstrip("; "))
     print("\n".join([f"{source}: {len(examples):,} examples", *bad_rows.report()]))
     return examples
+
+
+def _check_same_shape(values: flags.FlagValues, training: Sequence[Any], dev: Sequence[Any]) -> None:
+    """Raises a UserError if one file has pairs and the other single texts: a column was missed, or mistaken."""
+    shapes = ["single texts" if examples[0].pair is None else "pairs" for examples in (training, dev)]
+    if shapes[0] != shapes[1]:
+        raise UserError(
+            f"{values.train} has {shapes[0]} and {values.dev} has {shapes[1]}: say with --text_column and --pair_column"
+            " which columns are meant"
+        )
 
 
 def _read_table(values: flags.FlagValues, source: str, bad_rows: BadRows, kind: str) -> Iterator[Any]:

@@ -1,27 +1,78 @@
-"""The programs of a fine-tuning run: a train step and an evaluation for each length of batches."""
+"""The programs of a fine-tuning run: what is minimised, a train step and an evaluation for each length of batches."""
 
 import concurrent.futures
+import dataclasses
+import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
+import jax
+import optax
 from jax.sharding import Mesh
 
-from bert_jax.data.length_batches import LengthBatches, choose_padded_lengths
+from bert_jax.config import BertConfig
+from bert_jax.data.length_batches import (
+    LengthBatches,
+    choose_padded_lengths,
+    lengths_in_order,
+    lengths_of_batches,
+)
 from bert_jax.parallel import pmap
 from bert_jax.parallel.mesh import abstract_batch
-from bert_jax.tasks.encoding.encoded_rows import EncodedRows
-from bert_jax.tasks.finetuning_batches import Augment, Weigh, outputs_of_rows, train_batches
+from bert_jax.tasks.auxiliary_losses import pretraining_view, with_further_losses
+from bert_jax.tasks.finetuning_batches import TrainingRows, outputs_of_rows
 from bert_jax.tasks.finetuning_recipe import FineTune
 from bert_jax.tasks.finetuning_task import FineTuningTask
 from bert_jax.tasks.objectives import Objective
 from bert_jax.training.compilation import compile_outputs, compile_train_step
 from bert_jax.training.loop import CompiledPhase
+from bert_jax.training.optimizers import build_optimizer
+from bert_jax.training.recipe import PhaseRates
+from bert_jax.training.schedules import build_phased_schedule
+from bert_jax.training.task import Task
 from bert_jax.training.train_step import make_train_step
+from bert_jax.training.trainable import count_trained, is_trained, scale_updates, update_factors
+from launch.finetuning_material import Material, input_masking, weigher
 
 # The compiler leaves Python to others while it works.
 _COMPILERS = 2
+
+
+def build_objective(recipe: FineTune, task: FineTuningTask, config: BertConfig) -> Objective:
+    """Returns what is minimised, with what the recipe adds to the task's own."""
+    execution = dataclasses.replace(recipe.execution, frozen_layers=recipe.frozen_layers)
+    return with_further_losses(task.objective(config, execution), recipe, config, execution)
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateRule:
+    """How gradients change the parameters.
+
+    Attributes:
+        optimizer: scales by the learning rate itself.
+        rate: the schedule, for the log.
+        trained: which parameters are trained, a tree of bools; None for all.
+    """
+
+    optimizer: optax.GradientTransformation
+    rate: Callable[[Any], Any]
+    trained: Any | None
+
+
+def build_update_rule(recipe: FineTune, total_steps: int, objective: Task) -> UpdateRule:
+    """Returns optimizer and schedule; says which parameters are trained, if not all."""
+    rate = build_phased_schedule(recipe.schedule, recipe.learning_rate, [PhaseRates(total_steps)])
+    optimizer = build_optimizer(recipe.optimizer, rate)
+    if not (recipe.frozen_layers or recipe.frozen or recipe.layer_decay):
+        return UpdateRule(optimizer, rate, None)
+    params = jax.eval_shape(objective.init, jax.random.key(0))
+    factors = update_factors(
+        params, frozen_layers=recipe.frozen_layers, frozen=recipe.frozen, layer_decay=recipe.layer_decay
+    )
+    count, total = count_trained(params, factors)
+    print(f"{count:,} of {total:,} parameters are trained ({count / total:.1%})")
+    return UpdateRule(optax.chain(optimizer, scale_updates(factors)), rate, is_trained(factors))
 
 
 class StepByLength:
@@ -40,92 +91,115 @@ class StepByLength:
         return self._steps[max(self._steps)].memory_analysis()
 
 
+def compile_together(*jobs: Mapping[Any, Callable[[], Any]]) -> list[dict[Any, Any]]:
+    """Calls everything in these dicts, some at a time, in their order; returns dicts of what came of it."""
+    with concurrent.futures.ThreadPoolExecutor(_COMPILERS) as pool:
+        begun = [{key: pool.submit(job) for key, job in group.items()} for group in jobs]
+        return [{key: made.result() for key, made in group.items()} for group in begun]
+
+
+class TaskPrograms:
+    """The batches of one task, and its evaluation, a program for each length of batches."""
+
+    def __init__(self, recipe: FineTune, material: Material, objective: Objective, mesh: Mesh):
+        """Lays out the batches.
+
+        Args:
+            recipe: the choices.
+            material: the task and its rows.
+            objective: what is minimised.
+            mesh: where it runs.
+        """
+        self._recipe, self._material, self._objective, self._mesh = recipe, material, objective, mesh
+        rows, self._dev_rows = material.encoded["train"], material.encoded["dev"]
+        longest = lengths_of_batches(rows.unit_lengths(), recipe.batch_size, recipe.seed)
+        self.lengths = choose_padded_lengths(longest, recipe.padded_lengths)
+        # In order of length, batches hold little padding with few lengths.
+        dev_longest = lengths_in_order(self._dev_rows.unit_lengths(), recipe.batch_size)
+        self._dev_lengths = choose_padded_lengths(dev_longest, -(-recipe.padded_lengths // 2))
+        self.training = TrainingRows(
+            rows,
+            LengthBatches(rows.unit_lengths(), recipe.batch_size, recipe.seed, self.lengths),
+            weigh=weigher(material.class_weights),
+            augment=input_masking(recipe, material.tokenizer, material.task),
+            view=pretraining_view(recipe, rows, material.tokenizer, material.task.markers),
+        )
+        self.evaluations: Mapping[int, Any] = {}
+
+    def abstract_batch(self, length: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns shapes and shardings of a batch to train on."""
+        return abstract_batch(self._mesh, self.training.shapes(self._recipe.batch_size, length))
+
+    def evaluation_jobs(self, abstract_params: Any) -> dict[int, Callable[[], Any]]:
+        """Returns by length what compiles an evaluation; `evaluations` wants what they return."""
+
+        def compile_length(length: int) -> Any:
+            shapes = abstract_batch(self._mesh, self._dev_rows.shapes(self._recipe.batch_size, length))
+            return compile_outputs(self._objective, abstract_params, shapes)
+
+        return {length: functools.partial(compile_length, length) for length in reversed(self._dev_lengths)}
+
+    def evaluate(self, params: Any) -> dict[str, float]:
+        """Returns the metrics of the dev set, the loss first."""
+        batch_size = self._recipe.batch_size
+        statistics, outputs = outputs_of_rows(self.evaluations, params, self._dev_rows, batch_size, self._mesh)
+        scores = self._material.task.score(self._material.dev_examples, self._dev_rows, outputs)
+        return {"loss": float(self._objective.metrics(statistics)["loss"]), **scores}
+
+
 def compile_finetuning(
     recipe: FineTune,
-    task: FineTuningTask,
+    material: Material,
     objective: Objective,
-    rows: EncodedRows,
-    dev: tuple[Sequence[Any], EncodedRows],
-    optimizer: Any,
-    rate: Callable[[Any], Any],
-    trained: Any | None,
+    update: UpdateRule,
+    *,
     abstract_state: Any,
     mesh: Mesh,
     total_steps: int,
-    *,
     is_pmap: bool = False,
-    weigh: Weigh | None = None,
-    augment: Augment | None = None,
 ) -> CompiledPhase:
     """Compiles everything that the run needs, and lays out its batches.
 
     Args:
         recipe: the choices.
-        task: scores the dev set.
+        material: the task and its rows.
         objective: what is minimised.
-        rows: to train on.
-        dev: examples and their rows.
-        optimizer: of `build_optimizer`.
-        rate: the schedule.
-        trained: which parameters are; None for all.
+        update: of `build_update_rule`.
         abstract_state: shapes and shardings.
         mesh: where it runs.
         total_steps: of the run.
         is_pmap: whether devices run the step under pmap.
-        weigh: see `train_batches`.
-        augment: see `train_batches`.
     """
     began = time.perf_counter()
-    dev_examples, dev_rows = dev
-    lengths = np.concatenate([rows.unit_lengths(), dev_rows.unit_lengths()])
-    padded_lengths = choose_padded_lengths(lengths, recipe.padded_lengths)
-    order = LengthBatches(rows.unit_lengths(), recipe.batch_size, recipe.seed, padded_lengths)
+    programs = TaskPrograms(recipe, material, objective, mesh)
     axis_name = pmap.AXIS if is_pmap else None
     train_step = make_train_step(
         objective,
-        optimizer,
-        rate,
+        update.optimizer,
+        update.rate,
         seed=recipe.seed,
         accumulation_steps=recipe.accumulation_steps,
         axis_name=axis_name,
-        trained=trained,
+        trained=update.trained,
         ema_decay=recipe.ema_decay,
     )
     if axis_name:
         train_step = pmap.data_parallel(mesh, train_step)
 
-    def compile_length(length: int):
-        shapes = abstract_batch(mesh, rows.shapes(recipe.batch_size, length))
-        return compile_train_step(train_step, abstract_state, shapes)
+    def compile_length(length: int) -> Any:
+        return compile_train_step(train_step, abstract_state, programs.abstract_batch(length), quickly=True)
 
-    def compile_evaluation(length: int):
-        shapes = abstract_batch(mesh, dev_rows.shapes(recipe.batch_size, length))
-        return compile_outputs(objective, abstract_state.params, shapes)
-
-    train_lengths = {order.length_of(length) for length in np.unique(rows.unit_lengths())}
-    dev_lengths = {order.length_of(length) for length in np.unique(dev_rows.unit_lengths())}
-    with concurrent.futures.ThreadPoolExecutor(_COMPILERS) as pool:
-        # The longest take longest.
-        steps = {length: pool.submit(compile_length, length) for length in sorted(train_lengths, reverse=True)}
-        programs = {length: pool.submit(compile_evaluation, length) for length in sorted(dev_lengths, reverse=True)}
-        compiled = {length: made.result() for length, made in steps.items()}
-        evaluations = {length: made.result() for length, made in programs.items()}
+    # The longest take longest.
+    steps = {length: functools.partial(compile_length, length) for length in reversed(programs.lengths)}
+    compiled, programs.evaluations = compile_together(steps, programs.evaluation_jobs(abstract_state.params))
     metric_names = next(iter(compiled.values()))[1]
     print(
         f"compiled in {time.perf_counter() - began:.1f} s: batches of {recipe.batch_size} rows of"
-        f" {', '.join(map(str, padded_lengths))} tokens"
+        f" {', '.join(map(str, programs.lengths))} tokens"
     )
 
-    def evaluate(params: Any) -> dict[str, float]:
-        statistics, outputs = outputs_of_rows(evaluations, params, dev_rows, recipe.batch_size, mesh)
-        return {"loss": float(objective.metrics(statistics)["loss"]), **task.score(dev_examples, dev_rows, outputs)}
-
-    def batches(step: int):
-        return train_batches(rows, order, mesh, step, total_steps, weigh, augment)
-
-    def describe(step: int) -> str:
-        units, _ = order(step)
-        return f"the examples {', '.join(map(str, rows.examples[units[units >= 0] * rows.rows_per_unit][:8]))}, ..."
+    def batches(first_step: int) -> Iterator[dict[str, jax.Array]]:
+        return (programs.training.batch(step, step, mesh) for step in range(first_step, total_steps))
 
     step = StepByLength({length: program for length, (program, _) in compiled.items()})
-    return CompiledPhase(0, total_steps, step, metric_names, batches, evaluate, describe)
+    return CompiledPhase(0, total_steps, step, metric_names, batches, programs.evaluate, programs.training.describe)

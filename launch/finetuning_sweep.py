@@ -37,7 +37,8 @@ from launch.mesh_flags import make_mesh_from_flags
 from launch.training_session import NO_MODEL, Trained, make_directory, workdir_of
 
 if TYPE_CHECKING:
-    from launch.finetune import Material
+    from launch.finetuning_material import Material
+    from launch.multitask_material import MultiTaskMaterial
 
 SWEEP_FILE = "sweep.json"
 RESULTS, PAGE, FIGURE = "results.json", "results.md", "results.png"
@@ -51,8 +52,8 @@ _GRID = {
 _VARIED = frozenset({*(f"finetune.{name}" for name in _GRID), "finetune.seed", "finetune.steps"})
 
 Load = Callable[..., tuple[FineTune, BertConfig | None, str]]
-Prepare = Callable[[flags.FlagValues, FineTune, BertConfig | None], "Material"]
-FineTuneOnce = Callable[[flags.FlagValues, FineTune, str, "Material", Goodput], Trained]
+Prepare = Callable[[flags.FlagValues, FineTune, BertConfig | None], "Material | MultiTaskMaterial"]
+FineTuneOnce = Callable[[flags.FlagValues, FineTune, str, "Material | MultiTaskMaterial", Goodput], Trained]
 
 
 def define_sweep_flags(values: flags.FlagValues) -> None:
@@ -218,7 +219,7 @@ def _identity(
     values: flags.FlagValues, material: "Material", run: _Run, asked_for: Mapping[str, Sequence[Any]]
 ) -> dict[str, Any]:
     """Returns what a sweep is: what its runs have in common, and what they were asked for."""
-    varied = _VARIED | ({"data.train"} if _draws_examples(run.recipe) else set())
+    varied = _VARIED | (set(material.training_data) if _draws_examples(run.recipe) else set())
     common = {name: value for name, value in _run_identity(values, material, run).items() if name not in varied}
     # As it comes back from the folder: tuples have become lists.
     return json.loads(json.dumps({**common, **{f"sweep.{name}": given for name, given in asked_for.items()}}))
@@ -294,7 +295,7 @@ def _finished(values: flags.FlagValues, workdir: pathlib.Path, run: _Run, materi
         schedule_depends_on_steps=run.recipe.schedule.depends_on_total_steps,
         allow_schedule_change=values.allow_schedule_change,
     )
-    return _result(workdir, run, material.task.main_metric)
+    return _result(workdir, run, material.best_by.metric)
 
 
 def _train_all(
@@ -311,13 +312,13 @@ def _train_all(
         The results, and the signal that stopped the sweep before the last run was over, if one did.
     """
     material = materials.of(runs[0].recipe)
-    task = material.task
-    baseline = task.baseline(material.training_examples, material.dev_examples).get(task.main_metric)
+    best_by = material.best_by
+    baseline = material.baseline().get(best_by.metric)
     results = dict(finished)
 
     def write() -> SweepResults:
         over = [results[run.name] for run in runs if run.name in results]
-        found = SweepResults(task.main_metric, task.larger_is_better, over, len(runs), baseline)
+        found = SweepResults(best_by.metric, best_by.larger_is_better, over, len(runs), baseline)
         _write(workdir, found)
         return found
 
@@ -333,7 +334,7 @@ def _train_all(
             results[run.name] = _failed(run, error)
         else:
             if not outcome.exit_code:
-                results[run.name] = _result(workdir, run, task.main_metric)
+                results[run.name] = _result(workdir, run, best_by.metric)
             if outcome.stop_signal and len(results) < len(runs):
                 return write(), outcome.stop_signal
             if number == 1:

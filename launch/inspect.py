@@ -53,6 +53,7 @@ def execute(values: flags.FlagValues) -> int:
     # From here on, imports are slow.
     import jax
 
+    from bert_jax.models.parameters import restrict
     from bert_jax.models.registry import CLASSIFICATION_CLASSES, build_model
     from bert_jax.parallel.mesh_spec import check_heads
     from bert_jax.parallel.sharding import param_shardings
@@ -65,7 +66,8 @@ def execute(values: flags.FlagValues) -> int:
         ids, types = encode(tokenizer, values.text, values.text_pair, model.config.max_position_embeddings)
         mesh = make_mesh_from_flags(values)
         check_heads(mesh.shape["tensor"], model.config.num_attention_heads)
-        parameters = model.load_parameters()
+        # Without the heads of auxiliary losses, which a fine-tuning run has beside the model's.
+        parameters = restrict(model.load_parameters(), network.logical_axes())
         parameters = jax.device_put(parameters, param_shardings(mesh, network.logical_axes(), parameters))
         inspection = inspect_text(network, parameters, tokenizer, ids, types, values.top_k)
         print(format_inspection(inspection))

@@ -3,8 +3,8 @@
 Example: python -m launch.predict --model=DIR --input=new.jsonl --output=predictions.jsonl
 """
 
+import dataclasses
 import itertools
-import json
 import os
 import pathlib
 import sys
@@ -17,10 +17,12 @@ from bert_jax.errors import UserError
 from bert_jax.models.execution import DTYPES
 from bert_jax.tasks.encoding.chunks import in_chunks
 from bert_jax.tasks.examples.places import BadRows
+from bert_jax.tasks.question_answering import QuestionAnswering
 from launch.command import run
-from launch.finetuned_model import open_finetuned
+from launch.finetuned_model import FineTuned, define_task_name_flag, open_finetuned
 from launch.finetuning_files import define_reading_flags, read_examples
 from launch.mesh_flags import define_mesh_flags, make_mesh_from_flags, parse_mesh_flags
+from launch.prediction_files import FORMATS, LINES, SQUAD, write_predictions
 
 # Examples that are in memory at a time: enough to sort by length, few enough for any file.
 _CHUNK = 4096
@@ -33,8 +35,22 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("checkpoint", "best", "Of a run: best, latest or a step.", **here)
     flags.DEFINE_string("input", None, "A file of examples; labels in it are not looked at.", **here)
     flags.DEFINE_string("output", None, "The file to write; must not exist.", **here)
+    flags.DEFINE_enum(
+        "output_format",
+        LINES,
+        FORMATS,
+        f"{LINES}: one JSON object a line; {SQUAD}: one object of answers by id, as SQuAD's evaluators read it.",
+        **here,
+    )
+    flags.DEFINE_float(
+        "null_threshold",
+        None,
+        "Question answering: by how much no answer must score above the best to be predicted; as tuned on dev if None.",
+        **here,
+    )
     flags.DEFINE_integer("batch_size", 64, "Examples at a time.", lower_bound=1, **here)
     flags.DEFINE_enum("dtype", "float32", DTYPES, "Of the computation.", **here)
+    define_task_name_flag(values)
     define_reading_flags(values)
     define_mesh_flags(values)
 
@@ -54,7 +70,8 @@ def execute(values: flags.FlagValues) -> int:
         raise UserError(f"--output={output} exists already: nothing is overwritten; give another name")
     if not output.absolute().parent.is_dir():
         raise UserError(f"--output={output}: there is no folder {output.absolute().parent}")
-    tuned = open_finetuned(values.model, values.checkpoint)
+    tuned = open_finetuned(values.model, values.checkpoint, values.task_name)
+    tuned = _for_questions(values, tuned)
     bad_rows = BadRows(values.on_bad_row)
     examples = read_examples(values, tuned.task, values.input, bad_rows, with_labels=False)
     # The first chunk is read now: what is wrong with the file's beginning shows before anything is compiled.
@@ -78,18 +95,29 @@ def execute(values: flags.FlagValues) -> int:
 
     # Under another name until it is whole.
     unfinished = output.with_name(f".{output.name}.unfinished")
-    count = 0
     try:
         with unfinished.open("w", encoding="utf-8") as file:
-            for prediction in tqdm(predictions(), unit="example", desc="predict"):
-                file.write(json.dumps(prediction, ensure_ascii=False) + "\n")
-                count += 1
+            shown = tqdm(predictions(), unit="example", desc="predict")
+            count = write_predictions(file, shown, values.output_format)
         os.replace(unfinished, output)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
     print("\n".join([f"{count:,} predictions in {output}", *bad_rows.report()]))
     return 0
+
+
+def _for_questions(values: flags.FlagValues, tuned: FineTuned) -> FineTuned:
+    """Returns the model with what the flags of question answering say; checks that it is one for questions."""
+    task = tuned.task
+    is_for_questions = isinstance(task, QuestionAnswering)
+    if values.output_format == SQUAD and not is_for_questions:
+        raise UserError(f"--output_format={SQUAD} is for question answering, and the model's task is {task.name}")
+    if values.null_threshold is None:
+        return tuned
+    if not is_for_questions or not task.may_be_impossible:
+        raise UserError("--null_threshold is for questions that may have no answer, which the model was not tuned on")
+    return dataclasses.replace(tuned, task=task.with_null_threshold(values.null_threshold))
 
 
 def main(argv: Sequence[str]) -> int:

@@ -14,7 +14,7 @@ from launch.mesh_flags import make_mesh_from_flags
 def evaluate_examples(values: flags.FlagValues) -> int:
     """Prints the scores of --model on --input, and draws the confusion matrix to --figure."""
     checkpoint = values.checkpoint if values["checkpoint"].present else "best"
-    tuned = open_finetuned(values.model, checkpoint)
+    tuned = open_finetuned(values.model, checkpoint, values.task_name)
     task = tuned.task
     figure = pathlib.Path(values.figure) if values.figure else None
     if figure and not hasattr(task, "confusion_matrix"):

@@ -19,7 +19,7 @@ from absl import flags
 import bert_jax
 from bert_jax.errors import UserError
 from bert_jax.parallel.processes import agree_on, await_all, ending_with_the_others, is_main, process_group
-from bert_jax.training.best import BestBy
+from bert_jax.training.best import BestBy, LossGoal
 from bert_jax.training.goodput import COMPILING, SPLIT, Goodput
 from bert_jax.training.run_identity import await_identity, check_identity, read_identity, write_identity
 from bert_jax.training.run_lock import lock_run
@@ -215,6 +215,7 @@ class Training:
         patience: evaluations without a better one after which the run ends; None for never.
         min_delta: by how much better counts.
         with_ema: whether the state has an average of the parameters, which is evaluated instead of them.
+        goal: after the evaluation that reaches it, the run ends; None for none.
     """
 
     task: "Task"
@@ -233,6 +234,7 @@ class Training:
     patience: int | None = None
     min_delta: float = 0.0
     with_ema: bool = False
+    goal: LossGoal | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -331,7 +333,10 @@ def train_session(
             checkpoints.close()
             if is_main() and not (workdir / CURVES_FILE).exists():
                 draw_curves(workdir / METRICS_FILE, workdir / CURVES_FILE)
-            why = ", where it no longer became better" if stopped_early else ""
+            why = ""
+            if stopped_early:
+                is_reached = _is_reached(training.goal, checkpoints.record(start_step)["validation"])
+                why = f", with {training.goal.describe()}" if is_reached else ", where it no longer became better"
             print(f"the run in {workdir} is complete: {start_step} of {total_steps} steps{why}")
             return Trained(0)
         print(f"resuming from step {start_step}")
@@ -371,6 +376,7 @@ def train_session(
             profile=training.profile,
             goodput=goodput,
             early_stopping=early_stopping,
+            goal=training.goal,
         )
     if is_main():
         draw_curves(workdir / METRICS_FILE, workdir / CURVES_FILE)
@@ -380,6 +386,12 @@ def train_session(
         print(f"stopped by {stop.signal.name} after step {step}: saved; the same command resumes")
         return Trained(stop.exit_code, stop_signal=stop.signal)
     if step < total_steps:
-        print(f"stopped early after step {step} of {total_steps}: no better for {training.patience} evaluations")
+        is_reached = _is_reached(training.goal, validation)
+        why = training.goal.describe() if is_reached else f"no better for {training.patience} evaluations"
+        print(f"stopped early after step {step} of {total_steps}: {why}")
     print(f"done: {step} steps; log, curves and checkpoints are in {workdir}")
     return Trained(0, validation, stop.signal)
+
+
+def _is_reached(goal: LossGoal | None, validation: Mapping[str, float] | None) -> bool:
+    return goal is not None and validation is not None and goal.is_reached(validation)

@@ -9,8 +9,8 @@ import numpy as np
 
 # Within so many batches, rows are sorted by length: enough to fill the batches well, few enough to leave them mixed.
 _SORTED_TOGETHER = 50
-# Lengths of batches are multiples of this: shapes that processors like.
-_MULTIPLE = 8
+# Lengths of batches are multiples of this: finer steps save little, and of texts of ten tokens eight would waste a lot.
+_MULTIPLE = 4
 # Keeps the draws of the order apart from others that begin from the same seed.
 _ORDER_STREAM = 0x0D0E
 
@@ -45,10 +45,6 @@ class LengthBatches:
         rows = self._epoch[1][place]
         return rows, padded_length(self._lengths[rows[rows >= 0]], self._padded)
 
-    def length_of(self, length: int) -> int:
-        """Returns the length of a batch whose longest row has so many tokens."""
-        return padded_length(np.asarray([length]), self._padded)
-
     def _order(self, epoch: int) -> np.ndarray:
         """Returns the rows of an epoch's batches, `[steps, batch]`."""
         draw = np.random.Generator(np.random.Philox(np.random.SeedSequence([self._seed, _ORDER_STREAM, epoch])))
@@ -59,6 +55,20 @@ class LengthBatches:
         batches[: len(rows)] = rows
         batches = batches.reshape(self.steps_per_epoch, self._batch_size)
         return batches[draw.permutation(self.steps_per_epoch)]
+
+
+def lengths_of_batches(lengths: np.ndarray, batch_size: int, seed: int) -> np.ndarray:
+    """Returns the tokens of the longest row of each batch of `LengthBatches`' first epoch, int64 `[steps]`.
+
+    What `choose_padded_lengths` wants to know: a batch is as long as its longest row.
+    """
+    order = LengthBatches(lengths, batch_size, seed, np.unique(lengths))
+    return np.asarray([order(step)[1] for step in range(order.steps_per_epoch)], np.int64)
+
+
+def lengths_in_order(lengths: np.ndarray, batch_size: int) -> np.ndarray:
+    """Returns the same of `batches_in_order_of_length`."""
+    return np.asarray([length for _, length in batches_in_order_of_length(lengths, batch_size, np.unique(lengths))])
 
 
 def batches_in_order_of_length(
@@ -79,24 +89,24 @@ def padded_length(lengths: np.ndarray, padded_lengths: np.ndarray) -> int:
 
 
 def choose_padded_lengths(lengths: np.ndarray, most: int, multiple: int = _MULTIPLE) -> tuple[int, ...]:
-    """Returns the lengths that rows are best padded to: at most so many, as each is a program to compile.
+    """Returns the lengths that batches are best padded to: at most so many, as each is a program to compile.
 
-    Those for which the rows, each padded to the next of them, have the fewest tokens together.
+    Those for which the batches, each padded to the next of them, have the fewest tokens together.
 
     Args:
-        lengths: of the rows in tokens, `[rows]`.
+        lengths: of the batches in tokens, `[batches]`.
         most: how many lengths at most.
         multiple: what they are multiples of.
     """
     steps = np.maximum(-(-np.asarray(lengths) // multiple), 1)
     longest = int(steps.max(initial=1))
-    rows_up_to = np.cumsum(np.bincount(steps, minlength=longest + 1))
-    # cost[e]: tokens of the rows no longer than e, with the lengths chosen so far, of which e is the last.
+    batches_up_to = np.cumsum(np.bincount(steps, minlength=longest + 1))
+    # cost[e]: tokens of the batches no longer than e, with the lengths chosen so far, of which e is the last.
     ends = np.arange(longest + 1)
-    cost = rows_up_to * ends
+    cost = batches_up_to * ends
     chosen_before = [np.zeros(longest + 1, np.int64)]
     for _ in range(min(most, longest) - 1):
-        with_one_more = cost[:, None] + (rows_up_to[None, :] - rows_up_to[:, None]) * ends[None, :]
+        with_one_more = cost[:, None] + (batches_up_to[None, :] - batches_up_to[:, None]) * ends[None, :]
         with_one_more = np.where(ends[:, None] < ends[None, :], with_one_more, cost[None, :])
         chosen_before.append(np.argmin(with_one_more, axis=0))
         cost = with_one_more.min(axis=0)

@@ -11,7 +11,7 @@ from bert_jax.training.vocabulary_growth import describe_growth, grow_vocabulary
 
 # What may be of another shape in a model that a task is learned from: the answers of the task before, and the pooler,
 # whose size depends on the pooling.
-HEADS = ("classifier", "span", "bert/pooler")
+HEADS = ("classifier", "span", "layer_heads", "bert/pooler")
 
 
 def load_starting_weights(

@@ -1,8 +1,9 @@
 """Batches of encoded rows on the devices, and what a model says of every row."""
 
 import collections
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -20,36 +21,63 @@ Weigh = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 Augment = Callable[[Mapping[str, np.ndarray], int, np.ndarray], np.ndarray]
 
 
-def train_batches(
-    rows: EncodedRows,
-    order: LengthBatches,
-    mesh: Mesh,
-    first_step: int,
-    last_step: int,
-    weigh: Weigh | None = None,
-    augment: Augment | None = None,
-) -> Iterator[dict[str, jax.Array]]:
-    """Yields the batches of steps first_step, ..., last_step - 1; each process lays out the rows that it holds.
+class View(Protocol):
+    """Shows the rows of a batch in another way too, see `PretrainingView`."""
 
-    Args:
+    def __call__(self, units: np.ndarray, length: int, step: int, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns further arrays, from the batch's units, its length, the step, and the rows' numbers in the batch."""
+
+    def shapes(self, batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Returns shape and dtype of each array."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingRows:
+    """The rows that a task is learned from, and how a batch of them is laid out.
+
+    Attributes:
         rows: the training rows.
-        order: says which of them make up a step's batch.
-        mesh: where they go.
-        first_step: see above.
-        last_step: see above.
+        order: says which of them make up a batch.
         weigh: returns the weights of a batch's rows, float32 `[batch]`; 1 for each by default.
         augment: returns the input_ids to train on, such as with some tokens hidden; those of the rows by default.
+        view: returns arrays that the batch has beside those of the rows.
     """
-    ours = None
-    for step in range(first_step, last_step):
-        units, length = order(step)
-        ours = ours or BatchRows.of(batch_sharding(mesh), len(units))
-        batch = rows.batch(units[ours.rows], length)
-        if weigh:
-            batch["row_weights"] = weigh(batch)
-        if augment:
-            batch["input_ids"] = augment(batch, step, ours.rows)
-        yield ours.put(batch)
+
+    rows: EncodedRows
+    order: LengthBatches
+    weigh: Weigh | None = None
+    augment: Augment | None = None
+    view: View | None = None
+
+    def shapes(self, batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Returns shape and dtype of each array of a batch."""
+        shapes = self.rows.shapes(batch_size, length)
+        return {**shapes, **self.view.shapes(batch_size, length)} if self.view else shapes
+
+    def batch(self, number: int, step: int, mesh: Mesh) -> dict[str, jax.Array]:
+        """Lays out a batch on the devices; each process lays out the rows that it holds.
+
+        Args:
+            number: of the batch among those of these rows; `step` where there are no others.
+            step: of the run.
+            mesh: where it goes.
+        """
+        units, length = self.order(number)
+        ours = BatchRows.of(batch_sharding(mesh), len(units))
+        batch = self.rows.batch(units[ours.rows], length)
+        if self.weigh:
+            batch["row_weights"] = self.weigh(batch)
+        if self.augment:
+            batch["input_ids"] = self.augment(batch, step, ours.rows)
+        if self.view:
+            batch |= self.view(units[ours.rows], length, step, ours.rows)
+        return ours.put(batch)
+
+    def describe(self, number: int) -> str:
+        """Says which examples a batch holds."""
+        units, _ = self.order(number)
+        examples = self.rows.examples[units[units >= 0] * self.rows.rows_per_unit]
+        return f"the examples {', '.join(map(str, examples[:8]))}, ..."
 
 
 def outputs_of_rows(

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from bert_jax.data.task_mixture import MIXINGS
 from bert_jax.errors import UserError
 from bert_jax.models.execution import Execution
 from bert_jax.tasks.class_weights import BALANCED
@@ -26,7 +27,8 @@ class FineTune:
         evaluations_per_epoch: how often the dev set is looked at; 0 for at the end alone.
         log_every: steps between two lines of the log.
         keep_checkpoints: how many of the last are kept, beside the best.
-        padded_lengths: how many lengths of batches there are at most, each a program to compile.
+        padded_lengths: how many lengths of batches there are at most, each a program to compile; half as many for the
+            dev set.
         long_texts: what becomes of texts over the limit: head, tail, head_and_tail or windows.
         hidden_dropout_prob: instead of the model's.
         attention_probs_dropout_prob: instead of the model's.
@@ -44,6 +46,17 @@ class FineTune:
         ema_decay: evaluate, and predict, with the exponential moving average of the parameters; the weight of the
             average from step to step, such as 0.999. None for the parameters themselves.
         r_drop: weight of the divergence of two predictions under different dropout, see `tasks.r_drop`; None for off.
+        mlm_weight: how much the loss of masked words in the training texts counts beside that of the task, as in
+            pre-training, see `tasks.pretraining_losses`; None for off.
+        nsp_weight: the same of next-sentence prediction, for pairs.
+        auxiliary_layers: layers, 1 for the lowest, with a head of the task on each, whose loss is a part of the whole;
+            see `tasks.layer_heads`.
+        auxiliary_weight: how much each of these counts; 0.3 as for the auxiliary classifiers of Szegedy et al. 2015,
+            section 5.
+        stop_below_loss: end the run after the evaluation in which the loss of every task's dev set is below this; None
+            for never.
+        mixing: of several tasks, "sum" for a batch of each at every step, or "proportional" for one of one task; see
+            `data.task_mixture`. None for a run of one task; of several, "sum".
         optimizer: how gradients become updates.
         schedule: the learning rate's course.
         execution: dtype, rematerialisation, unrolling.
@@ -58,7 +71,7 @@ class FineTune:
     evaluations_per_epoch: int = 1
     log_every: int = 10
     keep_checkpoints: int = 1
-    padded_lengths: int = 4
+    padded_lengths: int = 8
     long_texts: str = HEAD
     hidden_dropout_prob: float | None = None
     attention_probs_dropout_prob: float | None = None
@@ -74,6 +87,12 @@ class FineTune:
     encoder_output: int | str | None = None
     ema_decay: float | None = None
     r_drop: float | None = None
+    mlm_weight: float | None = None
+    nsp_weight: float | None = None
+    auxiliary_layers: Sequence[int] = ()
+    auxiliary_weight: float = 0.3
+    stop_below_loss: float | None = None
+    mixing: str | None = None
     optimizer: Optimizer = Optimizer()  # noqa: RUF009 (frozen)
     schedule: Schedule = Schedule(warmup_fraction=0.1)  # noqa: RUF009 (frozen)
     execution: Execution = Execution()  # noqa: RUF009 (frozen)
@@ -114,8 +133,18 @@ class FineTune:
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
                 raise UserError(f"{name} must be above 0 and below 1, or None for off, not {value!r}")
-        if self.r_drop is not None and not 0 < self.r_drop < math.inf:
-            raise UserError(f"r_drop must be above 0, or None for off, not {self.r_drop!r}")
+        if self.mixing not in (None, *MIXINGS):
+            raise UserError(f"mixing must be one of {', '.join(MIXINGS)}, not {self.mixing!r}")
+        for name in ("r_drop", "mlm_weight", "nsp_weight", "stop_below_loss"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"{name} must be above 0, or None for off, not {value!r}")
+        if len(set(self.auxiliary_layers)) < len(self.auxiliary_layers):
+            raise UserError(f"auxiliary_layers names a layer twice: {list(self.auxiliary_layers)!r}")
+        if not 0 < self.auxiliary_weight < math.inf:
+            raise UserError(f"auxiliary_weight must be above 0, not {self.auxiliary_weight!r}")
+        if self.auxiliary_layers and self.r_drop is not None:
+            raise UserError("auxiliary_layers and r_drop do not go together: leave one of them out")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Returns the steps of the run; checks that the learning rate's course fits into them."""
@@ -132,8 +161,10 @@ class FineTune:
         identity: dict[str, Any] = {}
         # How often something is looked at or kept, and how the same numbers are computed, may change.
         free = ("log_every", "keep_checkpoints", "optimizer", "schedule", "execution", "accumulation_steps")
+        # Without heads on layers, nothing is said of them, as in runs of before there were any.
+        off = () if self.auxiliary_layers else ("auxiliary_layers", "auxiliary_weight")
         for field in dataclasses.fields(self):
-            if field.name not in free:
+            if field.name not in (*free, *off):
                 identity[f"finetune.{field.name}"] = getattr(self, field.name)
         for name, part in (("Optimizer", self.optimizer), ("Schedule", self.schedule)):
             identity.update({f"{name}.{field}": value for field, value in dataclasses.asdict(part).items()})

@@ -27,6 +27,7 @@ def check_recipe(recipe: FineTune, task: FineTuningTask) -> None:
         ("few_shot", labels, kind in ("single", "multi")),
         ("class_weights", one_label, kind == "single"),
         ("r_drop", one_label, kind == "single"),
+        ("nsp_weight", "pairs of texts", task.name not in (Tagging.name, RelationExtraction.name)),
         ("pooling", "answers for whole texts", task.model_class == Classification.model_class),
     ):
         if getattr(recipe, name) is not None and not fits:

@@ -98,6 +98,12 @@ class QuestionAnswering:
         if evaluator not in EVALUATORS:
             raise UserError(f"there is no evaluator {evaluator!r}: choose one of {', '.join(EVALUATORS)}")
 
+    def with_null_threshold(self, null_threshold: float) -> "QuestionAnswering":
+        """Returns the task with another threshold."""
+        return QuestionAnswering(
+            self.evaluator, self.may_be_impossible, self.main_metric, self.reading, null_threshold=null_threshold
+        )
+
     @classmethod
     def of(
         cls,

@@ -1,7 +1,7 @@
-"""Which of several evaluations is the best, and when there is no more to hope for."""
+"""Which of several evaluations is the best, and when there is no more to hope for, or to ask for."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -30,6 +30,27 @@ class BestBy:
         """The metric, turned so that the smallest is the best."""
         value = float(validation[self.metric])
         return -value if self.larger_is_better else value
+
+
+@dataclasses.dataclass(frozen=True)
+class LossGoal:
+    """Ends a run that is good enough: once every loss of an evaluation is below a threshold.
+
+    Attributes:
+        below: the threshold.
+        losses: the metrics that must be below it.
+    """
+
+    below: float
+    losses: Sequence[str] = ("loss",)
+
+    def is_reached(self, validation: Mapping[str, float]) -> bool:
+        """Whether an evaluation's losses are all below; one that is no number is not."""
+        return all(validation[name] < self.below for name in self.losses)
+
+    def describe(self) -> str:
+        """Says what was reached."""
+        return f"{' and '.join(self.losses)} of the dev set below {self.below:g}"
 
 
 class EarlyStopping:

@@ -55,9 +55,9 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
 def draw_curves(metrics_file: str | os.PathLike[str], image_file: str | os.PathLike[str]) -> None:
     """Draws loss, accuracies and learning rate over the steps to a PNG; a metric that the run lacks gets no panel.
 
-    Training is a thin line with its smoothed course over it, validation are points, and what a model that has learned
-    nothing reaches (`mlm_accuracy_baseline`, `nsp_accuracy_baseline` of the validation lines) is dashed. The file is
-    replaced as a whole.
+    Of a run of several tasks, the loss of each has a panel too. Training is a thin line with its smoothed course over
+    it, validation are points, and what a model that has learned nothing reaches (`mlm_accuracy_baseline`,
+    `nsp_accuracy_baseline` of the validation lines) is dashed. The file is replaced as a whole.
 
     Raises:
         UserError: the metrics cannot be read, hold nothing to draw, or the image cannot be written.
@@ -67,7 +67,9 @@ def draw_curves(metrics_file: str | os.PathLike[str], image_file: str | os.PathL
     from matplotlib.figure import Figure
 
     curves = read_curves(metrics_file)
-    panels = [panel for panel in PANELS if any((split, panel[0]) in curves for split in ("train", "validation"))]
+    of_tasks = dict.fromkeys(metric for _, metric in curves if metric.endswith("/loss"))
+    known = [*PANELS, *((metric, f"loss of {metric.removesuffix('/loss')}", False) for metric in of_tasks)]
+    panels = [panel for panel in known if any((split, panel[0]) in curves for split in ("train", "validation"))]
     if not panels:
         raise UserError(f"{metrics_file}: no line with a metric to draw; train for a step first")
     columns = min(2, len(panels))

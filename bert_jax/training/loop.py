@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bert_jax.errors import TrainingError
-from bert_jax.training.best import EarlyStopping
+from bert_jax.training.best import EarlyStopping, LossGoal
 from bert_jax.training.checkpoints import CheckpointStore
 from bert_jax.training.goodput import CHECKPOINTING, DATA, EVALUATING, SPLIT, STEPPING, Goodput
 from bert_jax.training.interruption import StopRequest
@@ -45,7 +45,7 @@ class CompiledPhase:
         first_step: of the run, from 0.
         steps: length.
         step: (state, batch) -> (state, metrics as one float32 vector).
-        metric_names: of that vector.
+        metric_names: of that vector; from a step, counted from 0, to them where steps do not all have the same.
         batches: given a step of the run within the phase, iterates over device batches from there on.
         evaluate: parameters to metrics of the validation split, "loss" among them; None if there is none.
         describe_batch: says which rows a step's batch holds, for error messages.
@@ -56,7 +56,7 @@ class CompiledPhase:
     first_step: int
     steps: int
     step: Callable[[TrainState, Any], tuple[TrainState, jax.Array]]
-    metric_names: Sequence[str]
+    metric_names: Sequence[str] | Callable[[int], Sequence[str]]
     batches: Callable[[int], Iterator[Any]]
     evaluate: Callable[[Any], dict[str, float]] | None
     describe_batch: Callable[[int], str]
@@ -140,7 +140,8 @@ class _Reporter:
 
     def _fetch(self) -> None:
         step, phase, vector = self._pending.popleft()
-        values = dict(zip(phase.metric_names, np.asarray(vector).tolist(), strict=True))
+        names = phase.metric_names(step - 1) if callable(phase.metric_names) else phase.metric_names
+        values = dict(zip(names, np.asarray(vector).tolist(), strict=True))
         now = time.perf_counter()
         seconds = now - self._fetched_at
         self._fetched_at = now
@@ -178,6 +179,7 @@ def train(
     profile: Profile | None = None,
     goodput: Goodput | None = None,
     early_stopping: EarlyStopping | None = None,
+    goal: LossGoal | None = None,
 ) -> tuple[TrainState, dict[str, float] | None]:
     """Trains from the state's step to the end of the last phase, or until asked to stop.
 
@@ -194,6 +196,7 @@ def train(
         profile: steps to trace.
         goodput: counts where the time goes; its times are logged and saved with each checkpoint.
         early_stopping: ends the run before its last step, and notes that in the checkpoint.
+        goal: does so too.
 
     Returns:
         The last state, and the metrics of the evaluation at its step, or None if there was none.
@@ -216,7 +219,9 @@ def train(
             writer.sync()
             record = {**checkpoint_run, TRAIN_SECONDS: reporter.train_seconds, SPLIT: goodput.to_json()}
             if early_stopping:
-                record |= {EARLY_STOPPING: early_stopping.to_json(), STOPPED_EARLY: is_over}
+                record[EARLY_STOPPING] = early_stopping.to_json()
+            if early_stopping or goal:
+                record[STOPPED_EARLY] = is_over
             checkpoints.save(step, state, record, checkpoint_files, judged)
 
     def next_batch(batches: Iterator[Any]) -> Any:
@@ -262,6 +267,7 @@ def train(
                 badness = checkpoints.best_by.badness(judged) if judged is not None else None
                 is_best = badness is not None and (best is None or badness < best)
                 is_over = early_stopping is not None and badness is not None and early_stopping.add(badness)
+                is_over = is_over or (goal is not None and judged is not None and goal.is_reached(judged))
                 if is_last or is_over or is_best or _due(step, cadence.checkpoint_every):
                     reporter.flush()
                     save(judged)

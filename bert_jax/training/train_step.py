@@ -12,6 +12,8 @@ from bert_jax.training.task import Batch, Scalars, Task
 from bert_jax.training.train_state import TrainState, average_parameters
 
 Metrics = dict[str, jax.Array]
+# From a state and the gradients of a step's loss to the next state, and metrics of the update.
+Update = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 
 def _micro_batches(tree: Any, accumulation_steps: int) -> Any:
@@ -119,22 +121,36 @@ def make_train_step(
         trained: see `loss_and_gradients`.
         ema_decay: see `average_parameters`; of a state with an average.
     """
+    update = make_update(optimizer, learning_rate, ema_decay=ema_decay)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         statistics, gradients = loss_and_gradients(
             task, state.params, batch, key, accumulation_steps, axis_name, trained
         )
+        state, of_update = update(state, gradients)
+        return state, {**task.metrics(statistics), **of_update}
+
+    return train_step
+
+
+def make_update(
+    optimizer: optax.GradientTransformation,
+    learning_rate: Callable[[jax.Array], jax.Array],
+    *,
+    ema_decay: float | None = None,
+) -> Update:
+    """Returns the pure function from a state and the gradients to the next state; arguments as of `make_train_step`."""
+
+    def update(state: TrainState, gradients: Any) -> tuple[TrainState, Metrics]:
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = task.metrics(statistics)
-        metrics["grad_norm"] = optax.tree.norm(gradients)
-        metrics["learning_rate"] = learning_rate(state.step)
+        metrics = {"grad_norm": optax.tree.norm(gradients), "learning_rate": learning_rate(state.step)}
         step = state.step + 1
         ema = None if ema_decay is None else average_parameters(state.ema, params, ema_decay, step)
         return TrainState(params, opt_state, step, ema), metrics
 
-    return train_step
+    return update
 
 
 def make_eval_step(task: Task) -> Callable[[Any, Batch], Scalars]:

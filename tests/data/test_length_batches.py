@@ -5,7 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
-from bert_jax.data.length_batches import LengthBatches, batches_in_order_of_length, choose_padded_lengths
+from bert_jax.data.length_batches import (
+    LengthBatches,
+    batches_in_order_of_length,
+    choose_padded_lengths,
+    lengths_in_order,
+    lengths_of_batches,
+)
 
 
 @pytest.fixture
@@ -66,8 +72,9 @@ def test_the_padded_lengths_are_the_best_there_are():
     for _ in range(100):
         lengths = draw.integers(1, 100, draw.integers(1, 60))
         most = int(draw.integers(1, 5))
-        chosen = choose_padded_lengths(lengths, most)
-        units = -(-lengths // 8)
+        multiple = int(draw.choice([1, 4, 8]))
+        chosen = choose_padded_lengths(lengths, most, multiple)
+        units = -(-lengths // multiple)
 
         def cost(ends, units=units):
             return sum(min(end for end in ends if end >= unit) for unit in units)
@@ -77,5 +84,14 @@ def test_the_padded_lengths_are_the_best_there_are():
             itertools.combinations(candidates, number) for number in range(1, most + 1)
         )
         best = min(cost(ends) for ends in choices if ends[-1] == units.max())
-        assert cost([length // 8 for length in chosen]) == best
+        assert cost([length // multiple for length in chosen]) == best
         assert len(chosen) <= most and list(chosen) == sorted(set(chosen))
+
+
+def test_the_lengths_of_batches_are_those_of_their_longest_rows(lengths):
+    order = LengthBatches(lengths, 8, 5, (104,))
+    expected = [lengths[rows[rows >= 0]].max() for rows in (order(step)[0] for step in range(order.steps_per_epoch))]
+    assert lengths_of_batches(lengths, 8, 5).tolist() == expected
+    ascending = np.sort(lengths)
+    expected = [ascending[start : start + 8].max() for start in range(0, len(lengths), 8)]
+    assert lengths_in_order(lengths, 8).tolist() == expected

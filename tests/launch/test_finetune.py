@@ -178,6 +178,14 @@ def test_a_random_start(tmp_path, finetune, small_data, capsys):
     assert "loaded" not in capsys.readouterr().out
 
 
+def test_single_texts_are_not_evaluated_on_pairs(tmp_path, files, finetune, capsys):
+    dev = tmp_path / "dev.csv"
+    dev.write_text("sentence1,sentence2,label\nal fed,bob fled,yes\n")
+    assert finetune(tmp_path / "run", dev=dev) == 2
+    error = capsys.readouterr().err
+    assert f"{files / 'train.csv'} has single texts and {dev} has pairs" in error and error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

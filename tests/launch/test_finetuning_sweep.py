@@ -18,6 +18,7 @@ from absl import flags
 
 from bert_jax.tasks.finetuning_recipe import FineTune
 from bert_jax.training import metric_writers
+from bert_jax.training.best import BestBy
 from launch.finetune import define_flags, main
 from launch.finetuning_sweep import sweep
 from launch.predict import main as predict
@@ -218,11 +219,11 @@ def test_examples_drawn_by_the_seed_are_read_for_each_and_no_memory_is_no_end(tm
 
     def prepare(values, recipe, architecture):
         seeds.append(recipe.seed)
-        task = types.SimpleNamespace(main_metric="f1", larger_is_better=True, baseline=lambda *examples: {})
         return types.SimpleNamespace(
-            task=task,
+            best_by=BestBy("f1", larger_is_better=True),
+            training_data=("data.train",),
+            baseline=dict,
             training_examples=recipe.seed,
-            dev_examples=(),
             total_steps=lambda recipe: 1,
             identity=lambda recipe: recipe.identity() | {"data.train": recipe.seed},
         )

@@ -87,10 +87,43 @@ def test_from_files_to_predictions(task, tmp_path, tune, read_log, capsys):
         assert all(row["answer"] in context for row, context in zip(predictions, ("al fed bob", "b"), strict=True))
         # What the dev set decided goes with the model.
         assert open_finetuned(str(tmp_path / "run"), "best").task.null_threshold == scores["null_threshold"]
+        _check_official_answers(tmp_path, arguments, predictions, capsys)
     elif task == "multiple_choice":
         assert all(len(row["probabilities"]) == 3 for row in predictions)
     else:
         assert predictions[0]["label"] in predictions[0]["probabilities"]
+
+
+def _check_official_answers(tmp_path, arguments, predictions, capsys):
+    """The answers alone, with the threshold of the dev set, and with ones that leave nothing or everything."""
+    arguments = [argument for argument in arguments if not argument.startswith("--output")]
+    for threshold, expected in (
+        (None, [row["answer"] for row in predictions]),
+        (-1e9, ["", ""]),
+        (1e9, [next((span["text"] for span in row["n_best"] if span["text"]), "") for row in predictions]),
+    ):
+        output = tmp_path / f"official{threshold}.json"
+        flags = [] if threshold is None else [f"--null_threshold={threshold}"]
+        assert predict(["predict", *arguments, f"--output={output}", "--output_format=squad", *flags]) == 0
+        assert json.loads(output.read_text()) == {
+            row["id"]: text for row, text in zip(predictions, expected, strict=True)
+        }
+
+
+def test_flags_for_questions_are_for_questions(tmp_path, tune, capsys):
+    assert tune("relation") == 0
+    capsys.readouterr()
+    new = tmp_path / "new.txt"
+    new.write_text(TASKS["relation"][1])
+    for flag, message in (
+        ("--output_format=squad", "--output_format=squad is for question answering, and the model's task is relation"),
+        ("--null_threshold=1", "--null_threshold is for questions that may have no answer"),
+    ):
+        output = tmp_path / "predictions.json"
+        arguments = [f"--model={tmp_path / 'run'}", f"--input={new}", f"--output={output}", flag]
+        assert predict(["predict", *arguments]) == 2 and not output.exists()
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

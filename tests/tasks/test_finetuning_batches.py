@@ -8,7 +8,7 @@ import pytest
 from bert_jax.data.length_batches import LengthBatches
 from bert_jax.parallel.mesh import make_mesh
 from bert_jax.tasks.encoding.encoded_rows import EncodedRows, Row, with_targets
-from bert_jax.tasks.finetuning_batches import train_batches
+from bert_jax.tasks.finetuning_batches import TrainingRows
 from bert_jax.tasks.input_masking import InputMasking
 
 _TOKENIZER = types.SimpleNamespace(cls_id=2, sep_id=3, pad_id=0, mask_id=4, token_to_id={"[E1]": 7, "[/E1]": 8}.get)
@@ -27,7 +27,8 @@ def _rows(count=200, rows_per_unit=1):
 
 def _batches(rows, first, last, **hooks):
     order = LengthBatches(rows.unit_lengths(), 16, 0, [32])
-    batches = train_batches(rows, order, make_mesh(), first, last, **hooks)
+    training = TrainingRows(rows, order, **hooks)
+    batches = (training.batch(step, step, make_mesh()) for step in range(first, last))
     return [{name: np.asarray(array) for name, array in batch.items()} for batch in batches]
 
 

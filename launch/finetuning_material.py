@@ -1,0 +1,261 @@
+"""What a fine-tuning run is made of before JAX is imported: examples, tokenizer, architecture, rows."""
+
+import dataclasses
+import pathlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from absl import flags
+
+from bert_jax.config import BertConfig
+from bert_jax.errors import UserError
+from bert_jax.interop.pretrained import open_pretrained
+from bert_jax.tasks.auxiliary_losses import check_auxiliary_losses
+from bert_jax.tasks.class_weights import ClassWeigher, class_weights
+from bert_jax.tasks.encoding.encoded_rows import EncodedRows
+from bert_jax.tasks.examples.labels import few_shot
+from bert_jax.tasks.finetuning_recipe import FineTune
+from bert_jax.tasks.finetuning_task import FineTuningTask
+from bert_jax.tasks.finetuning_tasks import check_recipe
+from bert_jax.tasks.input_masking import InputMasking
+from bert_jax.text.added_words import add_markers
+from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.text.tokenizers import load_tokenizer
+from bert_jax.training.best import BestBy
+from launch.finetuning_files import read_task
+from launch.task_evaluation import format_scores
+from launch.training_session import NO_MODEL
+
+if TYPE_CHECKING:
+    from bert_jax.tasks.objectives import Objective
+    from bert_jax.training.loop import CompiledPhase
+    from launch.finetuning_programs import UpdateRule
+
+# By the name of the task.
+RECIPES = "gin_configs/finetune/{}.gin"
+# The name in a run's identity of its length.
+STEPS = "finetune.steps"
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """What is trained on what: all of a run that learning rate, batch size and epochs do not change.
+
+    Attributes:
+        task: the task.
+        training_examples: as read from --train.
+        dev_examples: as read from --dev.
+        encoded: the rows of both, by "train" and "dev".
+        config: the architecture.
+        tokenizer: the run's.
+        tokenizer_directory: where its files lie; None if it is in none yet.
+        class_weights: how much each class counts, float32 `[labels]`; None for 1.
+    """
+
+    task: FineTuningTask
+    training_examples: Sequence[Any]
+    dev_examples: Sequence[Any]
+    encoded: Mapping[str, EncodedRows]
+    config: BertConfig
+    tokenizer: Tokenizer
+    tokenizer_directory: pathlib.Path | None
+    class_weights: np.ndarray | None
+
+    @property
+    def best_by(self) -> BestBy:
+        """The metric of the dev set that decides."""
+        return BestBy(self.task.main_metric, self.task.larger_is_better)
+
+    @property
+    def losses(self) -> Sequence[str]:
+        """The losses among the metrics of the dev set."""
+        return ("loss",)
+
+    @property
+    def training_data(self) -> Sequence[str]:
+        """The names in a run's identity of what it is trained on."""
+        return ("data.train",)
+
+    @property
+    def heads(self) -> Sequence[str]:
+        """What may be of another shape in the model to begin with; see `load_matching`."""
+        from bert_jax.interop.starting_weights import HEADS
+
+        return HEADS
+
+    def total_steps(self, recipe: FineTune) -> int:
+        """Returns the steps of a run; checks that the learning rate's course fits into them."""
+        return recipe.total_steps(self.steps_per_epoch(recipe))
+
+    def steps_per_epoch(self, recipe: FineTune) -> int:
+        """Returns the batches that hold every training example once."""
+        return -(-self.encoded["train"].num_units // recipe.batch_size)
+
+    def identity(self, recipe: FineTune) -> dict[str, Any]:
+        """Returns what must stay the same for a run to go on; see `open_folder`."""
+        return {
+            **{f"BertConfig.{name}": value for name, value in self.config.to_json().items()},
+            **{f"task.{name}": value for name, value in self.task.to_json().items()},
+            **recipe.identity(),
+            "data.tokenizer": self.tokenizer.fingerprint,
+            **{f"data.{name}": rows.fingerprint() for name, rows in self.encoded.items()},
+            STEPS: self.total_steps(recipe),
+        }
+
+    def record(self, recipe: FineTune) -> dict[str, Any]:
+        """Returns what a checkpoint says of its model, as JSON values."""
+        return task_record(self.task, recipe)
+
+    def objective(self, recipe: FineTune) -> "Objective":
+        """Returns what is minimised; imports JAX."""
+        from launch.finetuning_programs import build_objective
+
+        return build_objective(recipe, self.task, self.config)
+
+    def compile(self, recipe: FineTune, objective: "Objective", update: "UpdateRule", **place: Any) -> "CompiledPhase":
+        """Compiles everything that the run needs, and lays out its batches; see `compile_finetuning`."""
+        from launch.finetuning_programs import compile_finetuning
+
+        return compile_finetuning(recipe, self, objective, update, **place)
+
+    def baseline(self) -> dict[str, float]:
+        """Returns the metrics of answers to the dev set that do not look at the text; may be empty."""
+        return self.task.baseline(self.training_examples, self.dev_examples)
+
+    def describe(self, validation: Mapping[str, float]) -> str:
+        """Returns the table of the dev set's metrics at the end."""
+        return format_scores("dev set", validation, self.baseline(), "never looking at the text")
+
+
+def task_record(task: FineTuningTask, recipe: FineTune) -> dict[str, Any]:
+    """Returns what a checkpoint says of a model that is tuned for a task, as JSON values."""
+    return {
+        "model_class": task.model_class,
+        "labels": list(task.labels) if task.labels else None,
+        "finetuning": {**task.to_json(), "max_seq_len": recipe.max_seq_len, "long_texts": recipe.long_texts},
+    }
+
+
+def weigher(weights: np.ndarray | None) -> ClassWeigher | None:
+    """Returns what gives the rows of a batch their classes' weights; None if all count the same."""
+    return None if weights is None else ClassWeigher(weights)
+
+
+def input_masking(recipe: FineTune, tokenizer: Tokenizer, task: FineTuningTask) -> InputMasking | None:
+    """Returns what hides tokens of the training batches; None if the recipe does not want any hidden."""
+    if recipe.mask_probability is None:
+        return None
+    return InputMasking.of(recipe.mask_probability, recipe.seed, tokenizer, task.markers)
+
+
+def prepare(values: flags.FlagValues, recipe: FineTune, architecture: BertConfig | None) -> Material:
+    """Reads the files and the model's description, and encodes the examples; says aloud what became of them."""
+    if recipe.mixing is not None:
+        raise UserError(f"finetune.mixing={recipe.mixing} is for several tasks: give them by --tasks, or leave it out")
+    task, training_examples, dev_examples = read_task_examples(values, recipe)
+    config, tokenizer, tokenizer_directory = starting_model(values, recipe, architecture, task.markers)
+    encoded, weights = encode_examples(task, training_examples, dev_examples, tokenizer, recipe)
+    check_auxiliary_losses(recipe, config, encoded["train"])
+    return Material(task, training_examples, dev_examples, encoded, config, tokenizer, tokenizer_directory, weights)
+
+
+def read_task_examples(
+    values: flags.FlagValues, recipe: FineTune
+) -> tuple[FineTuningTask, Sequence[Any], Sequence[Any]]:
+    """Returns the task, the examples to train on, and those to evaluate on."""
+    task, training_examples, dev_examples = read_task(values)
+    check_recipe(recipe, task)
+    if recipe.few_shot is not None:
+        training_examples, lines = few_shot(training_examples, recipe.few_shot, recipe.seed)
+        print("\n".join([f"few-shot: {len(training_examples):,} training examples, seed {recipe.seed}", *lines]))
+    return task, training_examples, dev_examples
+
+
+def encode_examples(
+    task: FineTuningTask,
+    training_examples: Sequence[Any],
+    dev_examples: Sequence[Any],
+    tokenizer: Tokenizer,
+    recipe: FineTune,
+) -> tuple[dict[str, EncodedRows], np.ndarray | None]:
+    """Returns the rows of "train" and "dev", and how much each class counts."""
+    encoded = {}
+    for name, examples in (("train", training_examples), ("dev", dev_examples)):
+        encoded[name], lines = task.encode(examples, tokenizer, recipe.max_seq_len, recipe.long_texts)
+        print("\n".join(f"{name}: {line}" for line in lines))
+    weights = None
+    if recipe.class_weights is not None:
+        weights = class_weights(recipe.class_weights, task.labels, encoded["train"].targets["labels"])
+        shown = (f"{label} {weight:.4g}" for label, weight in zip(task.labels, weights, strict=True))
+        print(f"class weights: {', '.join(shown)}")
+    return encoded, weights
+
+
+def starting_model(
+    values: flags.FlagValues, recipe: FineTune, architecture: BertConfig | None, markers: Sequence[str]
+) -> tuple[BertConfig, Tokenizer, pathlib.Path | None]:
+    """Returns the architecture, the tokenizer with the markers, and where that lies; None if it is in no folder yet."""
+    config, tokenizer, tokenizer_directory = _model(values, recipe, architecture)
+    marked = add_markers(tokenizer, markers)
+    if marked is tokenizer:
+        return config, tokenizer, tokenizer_directory
+    # The markers' embeddings begin with the mean of the pieces that they were cut into: `load_starting_weights`.
+    return dataclasses.replace(config, vocab_size=max(config.vocab_size, marked.vocab_size)), marked, None
+
+
+def _model(
+    values: flags.FlagValues, recipe: FineTune, architecture: BertConfig | None
+) -> tuple[BertConfig, Tokenizer, pathlib.Path]:
+    """Returns the architecture, the tokenizer and where that lies."""
+    if values.init_from == NO_MODEL:
+        if architecture is None or not values.tokenizer:
+            raise UserError(
+                f"--init_from={NO_MODEL} needs an architecture, such as --gin_file=gin_configs/models/tiny.gin beside"
+                f" --gin_file={RECIPES.format(values.task)}, and --tokenizer=DIR"
+            )
+        tokenizer_directory = pathlib.Path(values.tokenizer)
+        tokenizer = load_tokenizer(tokenizer_directory)
+        config = dataclasses.replace(architecture, vocab_size=tokenizer.vocab_size)
+    else:
+        if architecture is not None:
+            raise UserError(
+                "the architecture is that of --init_from: leave the bindings of BertConfig out (finetune has those that"
+                " may change, such as finetune.hidden_dropout_prob)"
+            )
+        try:
+            model = open_pretrained(values.init_from)
+        except UserError as error:
+            raise UserError(f"--init_from={values.init_from}: {error}") from error
+        tokenizer, tokenizer_directory, config = model.load_tokenizer(), model.tokenizer_directory, model.config
+    if recipe.max_seq_len > config.max_position_embeddings:
+        raise UserError(
+            f"max_seq_len is {recipe.max_seq_len}, and the model has {config.max_position_embeddings} positions: give a"
+            " smaller --max_seq_len"
+        )
+    changed = {
+        name: getattr(recipe, name)
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "pooling", "encoder_output")
+        if getattr(recipe, name) is not None
+    }
+    return dataclasses.replace(config, **changed), tokenizer, tokenizer_directory
+
+
+def checkpoint_files(
+    tokenizer: Tokenizer, tokenizer_directory: pathlib.Path | None, operative_config: str
+) -> dict[str, bytes]:
+    """What a checkpoint carries beside the state: the tokenizer, and the recipe as a record.
+
+    Args:
+        tokenizer: the run's.
+        tokenizer_directory: where its files lie; None if it is in none yet.
+        operative_config: the record.
+    """
+    names = ("bert_jax_tokenizer.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "spiece.model")
+    with tempfile.TemporaryDirectory() as made:
+        if tokenizer_directory is None:
+            tokenizer.save(made)
+        directory = tokenizer_directory or pathlib.Path(made)
+        files = {f"tokenizer/{name}": (directory / name).read_bytes() for name in names if (directory / name).is_file()}
+    return {**files, "operative_config.gin": operative_config.encode()}
