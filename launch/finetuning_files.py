@@ -46,7 +46,7 @@ _TASKS_OF_FLAGS = {
     "labels": _TABLES,
     **dict.fromkeys(("text_column", "label_column", "id_column", "header"), _TABLES),
     **dict.fromkeys(("pair_column", "separator"), (Classification.name,)),
-    **dict.fromkeys(("word_column", "tag_column", "tag_scheme"), (Tagging.name,)),
+    **dict.fromkeys(("word_column", "tag_column", "tag_scheme", "context_len"), (Tagging.name,)),
     **dict.fromkeys(("evaluator", *_READING), (QuestionAnswering.name,)),
 }
 
@@ -71,6 +71,13 @@ def define_file_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_enum(
         "evaluator", None, EVALUATORS, "Question answering: whose rules count; by the examples if None.", **here
+    )
+    flags.DEFINE_integer(
+        "context_len",
+        0,
+        "Tagging: tokens of its document, at most, that are read on either side of a sentence.",
+        lower_bound=0,
+        **here,
     )
     for name, help_text in _READING.items():
         flags.DEFINE_integer(name, getattr(PassageReading, name), help_text, lower_bound=1, **here)
@@ -110,7 +117,7 @@ def read_task(values: flags.FlagValues) -> tuple[FineTuningTask, Sequence[Any], 
         raise UserError(f"--labels={kind}: two entities have one relation; leave it out, or list the relations")
     training, dev = (_read_all(values, source, kind) for source in (values.train, values.dev))
     if values.task == Tagging.name:
-        task = Tagging.of(training, values.metric)
+        task = Tagging.of(training, values.metric, values.context_len)
     elif values.task == QuestionAnswering.name:
         reading = PassageReading(**{name: getattr(values, name) for name in _READING})
         task = QuestionAnswering.of(training, dev, values.metric, values.evaluator, reading)

@@ -31,35 +31,44 @@ class Tagging:
     model_class = "BertForTokenClassification"
     markers: Sequence[str] = ()
 
-    def __init__(self, labels: Sequence[str], main_metric: str | None = None):
+    def __init__(self, labels: Sequence[str], main_metric: str | None = None, context_len: int = 0):
         """Makes the task.
 
         Args:
             labels: IOB2 tags, in the order of the logits.
             main_metric: the one that decides; F1 of entities if None.
+            context_len: tokens of its document, at most, that are read on either side of a sentence.
         """
         self.labels = tuple(labels)
+        self.context_len = context_len
         self.main_metric = main_metric or "f1"
         self.larger_is_better = self.main_metric != "loss"
         if self.main_metric not in _METRICS:
             raise UserError(f"there is no metric {self.main_metric!r} here: choose one of {', '.join(_METRICS)}")
 
     @classmethod
-    def of(cls, training: Sequence[TaggedExample], main_metric: str | None = None) -> "Tagging":
+    def of(cls, training: Sequence[TaggedExample], main_metric: str | None = None, context_len: int = 0) -> "Tagging":
         """Makes the task of training examples, with the types of entities that they have."""
         labels = tag_names(training)
         if labels == [OUTSIDE]:
             raise UserError(f"every word of the training examples has the tag {OUTSIDE}: nothing is to be learnt")
-        return cls(labels, main_metric)
+        if context_len and all(example.document is None for example in training):
+            raise UserError(
+                "--context_len reads what stands around a sentence in its document, and the training examples have no"
+                " documents: CoNLL files part them by lines that begin with -DOCSTART-; leave it out"
+            )
+        return cls(labels, main_metric, context_len)
 
     def to_json(self) -> dict[str, Any]:
         """See `FineTuningTask`."""
-        return {"task": self.name, "labels": list(self.labels), "main_metric": self.main_metric}
+        # As it was before there was a context, where there is none: runs go on.
+        context = {"context_len": self.context_len} if self.context_len else {}
+        return {"task": self.name, "labels": list(self.labels), "main_metric": self.main_metric, **context}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Tagging":
         """Inverse of `to_json`."""
-        return cls(values["labels"], values["main_metric"])
+        return cls(values["labels"], values["main_metric"], values.get("context_len", 0))
 
     def objective(self, config: BertConfig, execution: Execution) -> "TokenObjective":
         """See `FineTuningTask`."""
@@ -76,7 +85,7 @@ class Tagging:
             UserError: an example has a tag that the task does not have.
         """
         has_tags = bool(examples) and examples[0].tags is not None
-        encoder = WordEncoder(tokenizer, max_seq_len, self.labels if has_tags else ())
+        encoder = WordEncoder(tokenizer, max_seq_len, self.labels if has_tags else (), self.context_len)
         rows = EncodedRows.of(row for _, rows in encoder.encode(examples) for row in rows)
         return rows, encoder.report()
 

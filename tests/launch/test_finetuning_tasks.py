@@ -110,6 +110,19 @@ def _check_official_answers(tmp_path, arguments, predictions, capsys):
         }
 
 
+def test_a_model_predicts_with_the_context_that_it_was_tuned_with(tmp_path, tune, read_log, capsys):
+    """Tuned with context and without, its dev set's loss is that of the rows that evaluation makes again."""
+    from launch.evaluate import main as evaluate
+
+    assert tune("tagging", "--context_len=4") == 0
+    assert open_finetuned(str(tmp_path / "run"), "latest").task.context_len == 4
+    loss = read_log(tmp_path / "run", "validation")[-1]["loss"]
+    capsys.readouterr()
+    arguments = [f"--model={tmp_path / 'run'}", f"--input={tmp_path / 'train.data'}", "--checkpoint=latest"]
+    assert evaluate(["evaluate", *arguments]) == 0
+    assert f"\nloss{loss:>34.4f}" in capsys.readouterr().out
+
+
 def test_flags_for_questions_are_for_questions(tmp_path, tune, capsys):
     assert tune("relation") == 0
     capsys.readouterr()
@@ -170,6 +183,8 @@ def test_markers_are_saved_and_begin_with_the_mean_of_their_pieces(tmp_path, tun
         ("tagging", None, ["--doc_stride=3"], "--doc_stride is for --task=question_answering, and this is tagging"),
         ("tagging", None, ["--format=csv"], "--format=csv: the format of a file for tagging is one of conll, jsonl"),
         ("tagging", None, ["--tag_column=5"], "has no column 5 for the tag: its lines have 3"),
+        ("tagging", CONLL.replace("-DOC", "DOC"), ["--context_len=8"], "the training examples have no documents"),
+        ("relation", None, ["--context_len=8"], "--context_len is for --task=tagging, and this is relation"),
         ("tagging", "bob NN B-PER\nin\n", [], "train.data:2: the line has 1 column, not 3"),
         ("tagging", "bob B-PER\nin I-LOC\nka B-LOC\n", [], "train.data:2: the tag 'I-LOC' follows 'B-PER'"),
         ("question_answering", None, ["--format=jsonl"], "is found by looking: leave the flag out"),

@@ -1,5 +1,6 @@
 """Sentences of words as rows: the label on the first piece of a word, long sentences in windows of whole words."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -15,14 +16,16 @@ from bert_jax.text.tokenizer import Tokenizer
 
 # Of token targets: the word of the example that is predicted at a token, and the number of its tag.
 WORDS, LABELS = "words", "labels"
-# Sentences are tokenized in batches, each word of a batch once.
+# Sentences are tokenized in batches, each word of a batch once. No row reaches over more sentences than that.
 _BATCH = 512
 
 
 class WordEncoder:
     """Turns tagged sentences into rows.
 
-    Every word is predicted exactly once: at its first piece, in the window where it has most context.
+    Every word is predicted exactly once: at its first piece, in the window where it has most context. Around a sentence
+    that fits, its neighbours in the document may be read too (Devlin et al. 2018, section 5.3, has as much of the
+    document as there is); they are predicted in rows of their own.
 
     Attributes:
         sentences, long: how many were encoded, and how many of them were over the limit.
@@ -30,13 +33,14 @@ class WordEncoder:
         empty_words: words that the tokenizer turns into nothing; [UNK] keeps their place.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_seq_len: int, tags: Sequence[str] = ()):
+    def __init__(self, tokenizer: Tokenizer, max_seq_len: int, tags: Sequence[str] = (), context_len: int = 0):
         """Makes the encoder.
 
         Args:
             tokenizer: gives the ids.
             max_seq_len: tokens of a row at most, [CLS] and [SEP] among them.
             tags: the names of the tags, in order of their numbers; none to encode without labels.
+            context_len: tokens of the document, at most, that are read on either side of a sentence.
 
         Raises:
             UserError: rows so short hold no word.
@@ -46,6 +50,7 @@ class WordEncoder:
         self._tokenizer = tokenizer
         self._max_seq_len = max_seq_len
         self._tag_ids = {tag: index for index, tag in enumerate(tags)}
+        self._context_len = context_len
         self.sentences = self.long = self.long_words = self.empty_words = 0
 
     def encode(self, examples: Iterable[TaggedExample]) -> Iterator[tuple[TaggedExample, list[Row]]]:
@@ -56,11 +61,18 @@ class WordEncoder:
         Raises:
             UserError: an example has a tag that is not among those of the encoder, or none at all.
         """
-        for batch in in_chunks(enumerate(examples), _BATCH):
-            unique = list({word for _, example in batch for word in example.words})
+        batches = in_chunks(examples, _BATCH)
+        numbers = itertools.count()
+        last, batch = [], next(batches, [])
+        while batch:
+            following = next(batches, [])
+            around, first = ([*last, *batch, *following], len(last)) if self._context_len else (batch, 0)
+            unique = list({word for example in around for word in example.words})
             pieces = dict(zip(unique, self._tokenizer.encode_batch(unique), strict=True))
-            for number, example in batch:
-                yield example, self._rows(example, number, pieces)
+            for place, example in enumerate(batch, start=first):
+                before, after = self._neighbours(around, place, pieces)
+                yield example, self._rows(example, next(numbers), pieces, before, after)
+            last, batch = batch, following
 
     def report(self) -> list[str]:
         """Returns lines for people on what was encoded so far."""
@@ -72,28 +84,59 @@ class WordEncoder:
             lines.append(f"{self.empty_words:,} words hold nothing that the tokenizer keeps; each is [UNK]")
         return lines
 
-    def _rows(self, example: TaggedExample, number: int, pieces: dict[str, list[int]]) -> list[Row]:
-        limit = self._max_seq_len - 2
+    def _words(self, example: TaggedExample, pieces: dict[str, list[int]]) -> list[list[int]]:
+        """Returns the pieces of each word, none for a word that the tokenizer turns into nothing."""
         words = []
         before = None
         for word, (start, end) in zip(example.words, example.word_spans, strict=True):
-            ids = pieces[word] if start != before else self._continued(pieces[word])
+            words.append(pieces[word] if start != before else self._continued(pieces[word]))
+            before = end
+        return words
+
+    def _neighbours(
+        self, examples: Sequence[TaggedExample], at: int, pieces: dict[str, list[int]]
+    ) -> tuple[list[int], list[int]]:
+        """Returns what stands before and after an example in its document, as far as it may be read."""
+        document = examples[at].document
+        sides: list[list[int]] = []
+        for direction in (-1, 1):
+            found: list[int] = []
+            place = at + direction
+            while document is not None and len(found) < self._context_len and 0 <= place < len(examples):
+                if examples[place].document != document:
+                    break
+                flat = [index for ids in self._words(examples[place], pieces) for index in ids]
+                found = flat + found if direction < 0 else found + flat
+                place += direction
+            sides.append(found)
+        before, after = sides
+        return before[max(0, len(before) - self._context_len) :], after[: self._context_len]
+
+    def _rows(
+        self, example: TaggedExample, number: int, pieces: dict[str, list[int]], before: list[int], after: list[int]
+    ) -> list[Row]:
+        limit = self._max_seq_len - 2
+        words = []
+        for ids in self._words(example, pieces):
             self.empty_words += not ids
             self.long_words += len(ids) > limit
             words.append(ids[:limit] or [self._tokenizer.unk_id])
-            before = end
         labels = self._labels(example)
         edges = np.concatenate([[0], np.cumsum([len(ids) for ids in words])]).astype(np.int64)
         windows = word_windows(edges, limit)
         self.sentences += 1
         self.long += len(windows) > 1
         chosen = _most_context(edges, windows)
+        # What is left of the row goes to both sides alike, and what one does not need to the other.
+        room = limit - int(edges[-1]) if len(windows) == 1 else 0
+        before = before[len(before) - min(len(before), max(room // 2, room - len(after))) :]
+        after = after[: room - len(before)]
         rows = []
         for window, (first, last) in enumerate(windows):
             flat = [index for ids in words[first:last] for index in ids]
-            tokens = [self._tokenizer.cls_id, *flat, self._tokenizer.sep_id]
+            tokens = [self._tokenizer.cls_id, *before, *flat, *after, self._tokenizer.sep_id]
             predicted = first + np.flatnonzero(chosen[first:last] == window)
-            places = 1 + edges[predicted] - edges[first]
+            places = 1 + len(before) + edges[predicted] - edges[first]
             targets = {WORDS: np.full(len(tokens), NO_LABEL, np.int32)}
             targets[WORDS][places] = predicted
             if labels is not None:

@@ -77,12 +77,14 @@ class ColumnFile:
 
     def __iter__(self) -> Iterator[TaggedExample]:
         """Yields the sentences in order; their ids count from 0, those left out included."""
-        for number, lines in enumerate(self._sentences()):
-            example = self._example(str(number), lines)
+        for number, (document, lines) in enumerate(self._sentences()):
+            example = self._example(str(number), document, lines)
             if example is not None:
                 yield example
 
-    def _example(self, number: str, lines: Sequence[tuple[int, list[str]]]) -> TaggedExample | None:
+    def _example(
+        self, number: str, document: int | None, lines: Sequence[tuple[int, list[str]]]
+    ) -> TaggedExample | None:
         for line, fields in lines:
             # A line with fewer would give a tag from the wrong column.
             if (self._with_tags and len(fields) != self._count) or len(fields) <= self._word:
@@ -101,24 +103,31 @@ class ColumnFile:
                 self._bad_rows.reject(Place(self._path, lines[error.position][0]), error.reason)
                 return None
         text, spans = joined(words)
-        return TaggedExample(words, tags, text, spans, number, Place(self._path, lines[0][0]))
+        return TaggedExample(words, tags, text, spans, number, Place(self._path, lines[0][0]), document)
 
-    def _sentences(self) -> Iterator[list[tuple[int, list[str]]]]:
-        """Yields sentences as (line number, columns) of their words."""
+    def _sentences(self) -> Iterator[tuple[int | None, list[tuple[int, list[str]]]]]:
+        """Yields sentences as the number of their document, None before the first mark of one, and their words.
+
+        A word is (line number, columns).
+        """
+        document = None
         sentence: list[tuple[int, list[str]]] = []
         for number, line in read_lines(self._path):
             fields = _split(line)
-            if fields and not fields[0].startswith(_DOCUMENT_START):
+            starts_document = bool(fields) and fields[0].startswith(_DOCUMENT_START)
+            if fields and not starts_document:
                 if sentence or not (line.startswith("#") and len(fields) != self._count):
                     sentence.append((number, fields))
             elif sentence:
-                yield sentence
+                yield document, sentence
                 sentence = []
+            if starts_document:
+                document = 0 if document is None else document + 1
         if sentence:
-            yield sentence
+            yield document, sentence
 
     def _all_tags(self) -> Iterator[list[str]]:
-        for lines in self._sentences():
+        for _, lines in self._sentences():
             if all(len(fields) == self._count for _, fields in lines):
                 yield [fields[self._tag] for _, fields in lines]
 

@@ -36,6 +36,7 @@ class TaggedExample:
         word_spans: for every word (start, end) in characters, so that `text[start:end] == word`.
         id: as the file gives it, or the number of the example from 0.
         place: where the sentence begins.
+        document: the number of the document that the sentence is of; None where the file has no documents.
     """
 
     words: tuple[str, ...]
@@ -44,6 +45,7 @@ class TaggedExample:
     word_spans: tuple[tuple[int, int], ...]
     id: str
     place: Place
+    document: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

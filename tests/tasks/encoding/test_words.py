@@ -1,9 +1,12 @@
 """Sentences as rows: every word predicted once, in its best window, at its first piece."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from bert_jax.errors import UserError
+from bert_jax.tasks.encoding import words as encoding
 from bert_jax.tasks.encoding.encoded_rows import NO_LABEL, EncodedRows
 from bert_jax.tasks.encoding.words import (
     LABELS,
@@ -51,6 +54,61 @@ def test_the_label_is_on_the_first_piece(letters):
     assert row.first_length == 8 and row.example == 0
     batch = EncodedRows.of([row]).batch(np.array([0]), 10)
     assert batch[LABELS][0].tolist() == [-1, 1, -1, -1, 2, 0, -1, -1, -1, -1]
+
+
+def in_documents(*documents):
+    """Sentences of words, document after document."""
+    return [
+        dataclasses.replace(sentence(words, " ".join("O" for _ in words.split())), document=number)
+        for number, texts in enumerate(documents)
+        for words in texts
+    ]
+
+
+def rows_in_context(letters, examples, max_seq_len, context_len):
+    encoder = WordEncoder(letters, max_seq_len, ["O", "B-X"], context_len)
+    rows = [row for _, rows in encoder.encode(examples) for row in rows]
+    shown = [" ".join(map(letters.id_to_token, row.tokens)).replace(" ##", "") for row in rows]
+    return rows, shown
+
+
+@pytest.mark.parametrize("batch", [2, 512])
+def test_the_neighbours_of_a_sentence_are_read_and_not_predicted(letters, batch, monkeypatch):
+    monkeypatch.setattr(encoding, "_BATCH", batch)
+    examples = in_documents(["a b c", "d e", "f g h a"], ["b", "c d"])
+    rows, shown = rows_in_context(letters, examples, 16, 2)
+    assert shown == [
+        "[CLS] a b c d e [SEP]",
+        "[CLS] b c d e f g [SEP]",
+        "[CLS] d e f g h a [SEP]",
+        "[CLS] b c d [SEP]",
+        "[CLS] b c d [SEP]",
+    ]
+    assert rows[1].token_targets[LABELS].tolist() == [-1, -1, -1, 0, 0, -1, -1, -1]
+    assert rows[1].token_targets[WORDS].tolist() == [-1, -1, -1, 0, 1, -1, -1, -1]
+    # Through several sentences, as far as the document goes.
+    assert rows_in_context(letters, examples, 16, 5)[1][2] == "[CLS] a b c d e f g h a [SEP]"
+    assert rows_in_context(letters, examples, 16, 0)[1][1] == "[CLS] d e [SEP]"
+    alone = [dataclasses.replace(example, document=None) for example in examples]
+    assert rows_in_context(letters, alone, 16, 2)[1][1] == "[CLS] d e [SEP]"
+
+
+@pytest.mark.parametrize("context_len", [1, 2, 3, 7, 50])
+def test_what_is_around_a_sentence_leaves_the_row_its_length(letters, context_len):
+    texts = ["abc d", "e", "f g h a b c", "abcdefgh a b", "d " * 23, "e f"]
+    examples = in_documents(texts, texts[::-1])
+    for max_seq_len in (8, 9, 12, 24):
+        rows, _ = rows_in_context(letters, examples, max_seq_len, context_len)
+        bare, _ = rows_in_context(letters, examples, max_seq_len, 0)
+        assert max(len(row.tokens) for row in rows) <= max_seq_len and len(rows) == len(bare)
+        for row, without in zip(rows, bare, strict=True):
+            words = row.token_targets[WORDS]
+            assert words[words >= 0].tolist() == [word for word in without.token_targets[WORDS] if word >= 0]
+            inner = without.tokens[1:-1]
+            places = [at for at in range(len(row.tokens)) if row.tokens[at : at + len(inner)] == inner]
+            assert len(row.tokens) - len(without.tokens) <= 2 * context_len and places
+        # The first sentence has nothing before it, and 42 pieces after it: what one side does not need, the other gets.
+        assert len(rows[0].tokens) == min(max_seq_len, 6 + min(context_len, 42))
 
 
 def test_a_word_that_is_turned_into_nothing_keeps_its_place(letters):

@@ -142,6 +142,13 @@ def test_files_to_predict_need_no_tags(written):
         assert [(example.words, example.tags) for example in examples] == [(("Ann", "sees"), None), (("Bob",), None)]
 
 
+def test_sentences_know_their_document(written):
+    examples = list(ColumnFile(written(CONLL2003), BadRows("fail")))
+    assert [example.document for example in examples] == [0, 1, 1]
+    without = "".join(line for line in CONLL2003.splitlines(keepends=True) if "DOCSTART" not in line)
+    assert [example.document for example in ColumnFile(written(without), BadRows("fail"))] == [None] * 3
+
+
 @pytest.mark.parametrize("content", ["", "\n\n", "-DOCSTART- -X- O\n\n"])
 def test_a_file_without_sentences(written, content):
     with pytest.raises(UserError, match=r"tags.txt has no sentences"):
