@@ -284,6 +284,29 @@ def test_signals_reach_the_child(repository_root):
     assert process.wait(timeout=20) == 143
 
 
+def test_a_signal_right_after_the_fork_reaches_the_child(repository_root):
+    """It comes to the parent before that can pass it on; it must not end the parent alone."""
+    code = """
+    import os, signal, time
+
+    from bert_jax.parallel.supervisor import supervise
+
+    fork = os.fork
+
+    def fork_and_be_terminated():
+        child = fork()
+        if child:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return child
+
+    os.fork = fork_and_be_terminated
+    supervise()
+    time.sleep(30)
+    """
+    finished = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=repository_root, timeout=20)
+    assert finished.returncode == 128 + signal.SIGTERM
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
 def test_a_killed_parent_takes_the_child_with_it(repository_root):
     process = _supervised(repository_root, "time.sleep(60)")
