@@ -28,20 +28,24 @@ def supervise() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
-    # A signal that comes before the parent knows its child waits until it does.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+    # Signals wait until they are asked for: none comes before the parent knows its child, or between two looks.
+    watched = {*_FORWARDED, signal.SIGCHLD}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     child = os.fork()
     if child == 0:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         _die_with(parent)
         return
-    for number in _FORWARDED:
-        signal.signal(number, lambda number, frame: os.kill(child, number))
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     # A terminal sends it to both.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _, status = os.waitpid(child, 0)
-    os._exit(_report(status))
+    while True:
+        number = signal.sigwait(watched)
+        if number != signal.SIGCHLD:
+            os.kill(child, number)
+            continue
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            os._exit(_report(status))
 
 
 def _die_with(parent: int) -> None:
