@@ -1,7 +1,6 @@
 """BERT, and BERT with its pre-training heads."""
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from bert_jax.config import BertConfig
@@ -11,7 +10,7 @@ from bert_jax.models.embeddings import BertEmbeddings, padded_vocab_size
 from bert_jax.models.encoder import BertEncoder, LayerMixture
 from bert_jax.models.execution import Execution
 from bert_jax.models.heads import MaskedLanguageModelHead, NextSentenceHead, Pooler
-from bert_jax.models.layers import gather_positions
+from bert_jax.models.layers import first_positions, gather_positions
 
 # Places of dropout beside the layers, which are numbered from 0.
 _EMBEDDINGS_PLACE = 1 << 20
@@ -254,10 +253,5 @@ def pooled_texts(bert: BertModel, batch: Batch, keys: jax.Array | None) -> tuple
     Returns:
         The encoder's output `[batch, length, hidden]` and the pooled vectors `[batch, hidden]`.
     """
-    hidden, pooled = bert.encode_and_pool(*token_arrays(batch), first_positions(batch), keys)
+    hidden, pooled = bert.encode_and_pool(*token_arrays(batch), first_positions(batch["input_ids"]), keys)
     return hidden, pooled[:, 0]
-
-
-def first_positions(batch: Batch) -> jax.Array:
-    """Returns where the texts of rows begin that are one text or pair each: int32 zeros `[batch, 1]`."""
-    return jnp.zeros((len(batch["input_ids"]), 1), jnp.int32)

@@ -9,7 +9,7 @@ from flax import nnx
 from bert_jax.config import BertConfig
 from bert_jax.models.dropout import dropout
 from bert_jax.models.heads import Pooler
-from bert_jax.models.layers import linear
+from bert_jax.models.layers import first_positions, linear
 
 
 class LayerHead(nnx.Module):
@@ -53,6 +53,5 @@ class LayerHead(nnx.Module):
             Float32 logits, `[batch, logits]` with a pooler and `[batch, length, logits]` without.
         """
         if hasattr(self, "pooler"):
-            first = jnp.zeros((len(states), 1), jnp.int32)
-            states = self.pooler(states, segment_ids, first)[:, 0]
+            states = self.pooler(states, segment_ids, first_positions(states))[:, 0]
         return self.output(dropout(states, self._rate, keys)).astype(jnp.float32)

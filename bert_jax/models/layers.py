@@ -102,3 +102,8 @@ def gather_positions(hidden: jax.Array, positions: jax.Array) -> jax.Array:
         `[batch, n, hidden]`.
     """
     return with_axes(jnp.take_along_axis(hidden, positions[:, :, None], axis=1), BATCH)
+
+
+def first_positions(rows: jax.Array) -> jax.Array:
+    """Returns where the texts of rows `[batch, ...]` begin that are one text or pair each: int32 zeros `[batch, 1]`."""
+    return jnp.zeros((len(rows), 1), jnp.int32)
