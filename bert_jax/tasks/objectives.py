@@ -94,7 +94,10 @@ class ModelObjective:
 
     def sums(self, logits: jax.Array, batch: Batch) -> tuple[Scalars, Scalars]:
         """Returns what `loss` does, from the logits."""
-        losses, correct = self.losses(logits, batch)
+        return self.totals(*self.losses(logits, batch), batch)
+
+    def totals(self, losses: jax.Array, correct: jax.Array, batch: Batch) -> tuple[Scalars, Scalars]:
+        """Returns what `loss` does, from what `losses` returns."""
         weights = self.weights(batch)
         statistics = {
             "sum": jnp.sum(losses * weights),

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from bert_jax.config import BertConfig
 from bert_jax.models.bert import BertModel, token_arrays
 from bert_jax.models.dropout import fold_in_each
 from bert_jax.models.embeddings import padded_vocab_size
 from bert_jax.models.execution import Execution
-from bert_jax.models.heads import MaskedLanguageModelHead, NextSentenceHead, gather_positions
+from bert_jax.models.heads import MaskedLanguageModelHead, NextSentenceHead
+from bert_jax.models.layers import first_positions, gather_positions
 from bert_jax.models.parameters import Functional, Parameters, restrict
 from bert_jax.tasks.cross_entropy import cross_entropy, means, weighted_sums
 from bert_jax.tasks.objectives import Objective
@@ -114,7 +114,7 @@ class PretrainingLosses:
         tokens, keys = token_arrays(view), fold_in_each(keys, _VIEW_PASS)
         found = {}
         if _NSP in self._weights:
-            first = jnp.zeros((len(view["input_ids"]), 1), jnp.int32)
+            first = first_positions(view["input_ids"])
             hidden, pooled = self._bert.apply(bert, *tokens, first, keys, method="encode_and_pool")
             logits = self._heads["next_sentence"].apply(parameters["next_sentence"], pooled[:, 0])
             found[_NSP] = logits, batch["next_sentence_labels"], batch["next_sentence_weights"]

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from bert_jax.models.dropout import fold_in_each
 from bert_jax.models.parameters import Parameters
-from bert_jax.tasks.cross_entropy import cross_entropy
 from bert_jax.tasks.objectives import CLASSES, TextObjective
 from bert_jax.training.task import Batch, Scalars
 
@@ -57,22 +56,14 @@ class RDrop:
         first, second = (
             self.model.apply(parameters, batch, pass_keys) for pass_keys in (keys, fold_in_each(keys, _SECOND_PASS))
         )
-        labels, weights = batch["labels"], batch["row_weights"]
         (first_losses, first_right), (second_losses, second_right) = (
-            cross_entropy(logits, labels) for logits in (first, second)
+            self._objective.losses(logits, batch) for logits in (first, second)
         )
         divergences = symmetric_divergence(first, second)
         losses = (first_losses + second_losses) / 2 + self._alpha / 2 * divergences
         right = (first_right.astype(jnp.float32) + second_right) / 2
-        statistics = {
-            "sum": jnp.sum(losses * weights),
-            "correct": jnp.sum(right * weights),
-            "weight": jnp.sum(weights),
-            "tokens": jnp.sum(batch["segment_ids"] > 0).astype(jnp.float32),
-            "divergence": jnp.sum(divergences * weights),
-        }
-        (term,) = self.term_weights
-        return {term: statistics["sum"]}, statistics
+        sums, statistics = self._objective.totals(losses, right, batch)
+        return sums, {**statistics, "divergence": jnp.sum(divergences * self._objective.weights(batch))}
 
     def metrics(self, statistics: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the objective's metrics and, of a training batch, the mean divergence in nats."""
