@@ -107,6 +107,26 @@ def pretrain(pretrain_arguments) -> Callable[..., int]:
 
 
 @pytest.fixture(scope="session")
+def finetuning() -> Callable[..., Callable[..., int]]:
+    """Makes functions that run launch.finetune in this process, logging every step.
+
+    Both take bindings and flags; those of a call replace those of its function, and a flag that is None is left out.
+    """
+    from launch.finetune import main
+
+    def make(*default_bindings: str, **defaults) -> Callable[..., int]:
+        def call(workdir, *bindings: str, **replaced) -> int:
+            flags = {**defaults, "workdir": workdir, **replaced}
+            arguments = [f"--{name}={value}" for name, value in flags.items() if value is not None]
+            bound = ("finetune.log_every=1", *default_bindings, *bindings)
+            return main(["finetune", *arguments, *(f"--gin_param={binding}" for binding in bound)])
+
+        return call
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def read_log() -> Callable[..., list[dict]]:
     """Reads a run's log without what the clock decides; each line of a split, in order."""
     from bert_jax.training.goodput import CLOCK_METRICS

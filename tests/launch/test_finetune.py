@@ -14,7 +14,6 @@ import sys
 import pytest
 
 from launch.evaluate import main as evaluate
-from launch.finetune import main
 from launch.predict import main as predict
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -41,26 +40,18 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finetune(files, finished_run):
-    """Runs the launcher in this process; flags replace those of the small run, None leaves one out."""
-
-    def call(workdir, *bindings, **replaced):
-        flags = {
-            "train": files / "train.csv",
-            "dev": files / "dev.csv",
-            "init_from": finished_run,
-            "workdir": workdir,
-            "epochs": 2,
-            "batch_size": 8,
-            "max_seq_len": 32,
-            "learning_rate": 1e-3,
-            **replaced,
-        }
-        bindings = ("finetune.padded_lengths=2", "finetune.log_every=1", *bindings)
-        arguments = [f"--{name}={value}" for name, value in flags.items() if value is not None]
-        return main(["finetune", *arguments, *(f"--gin_param={binding}" for binding in bindings)])
-
-    return call
+def finetune(files, finished_run, finetuning):
+    """The small run; see `finetuning`."""
+    return finetuning(
+        "finetune.padded_lengths=2",
+        train=files / "train.csv",
+        dev=files / "dev.csv",
+        init_from=finished_run,
+        epochs=2,
+        batch_size=8,
+        max_seq_len=32,
+        learning_rate=1e-3,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import shutil
 import pytest
 
 from launch.evaluate import main as evaluate
-from launch.finetune import main
 from launch.predict import main as predict
 
 # Three of twelve are the label "yes".
@@ -25,26 +24,18 @@ def table(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tune(table, repository_root):
+def tune(table, repository_root, finetuning):
     """Fine-tunes the small golden BERT: three steps of four rows."""
-
-    def call(workdir, *bindings, **replaced):
-        flags = {
-            "train": table,
-            "dev": table,
-            "init_from": repository_root / "tests" / "golden" / "BertModel",
-            "epochs": 1,
-            "batch_size": 4,
-            "max_seq_len": 16,
-            "learning_rate": 1e-2,
-            **replaced,
-        }
-        bindings = ("finetune.padded_lengths=1", "finetune.log_every=1", *bindings)
-        arguments = [f"--{name}={value}" for name, value in flags.items()]
-        arguments += [f"--gin_param={binding}" for binding in bindings]
-        return main(["finetune", f"--workdir={workdir}", *arguments])
-
-    return call
+    return finetuning(
+        "finetune.padded_lengths=1",
+        train=table,
+        dev=table,
+        init_from=repository_root / "tests" / "golden" / "BertModel",
+        epochs=1,
+        batch_size=4,
+        max_seq_len=16,
+        learning_rate=1e-2,
+    )
 
 
 @pytest.fixture(scope="module")
