@@ -9,15 +9,17 @@ import glob
 import os
 import sys
 
-# Of <malloc.h>: the largest free block that is kept, how many blocks are mapped on their own, and how many heaps there
-# are. Heaps of threads are too small for such blocks, which would be mapped after all.
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+# Of <malloc.h>: the largest free block that is kept, and how many blocks are mapped on their own.
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _ALL = -1
 _ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/accel[0-9]*", "/dev/vfio/[0-9]*", "/dev/kfd")
 
 
 def keep_freed_memory() -> bool:
-    """Lets the process keep what it frees, if it will compute on CPUs; before there are threads.
+    """Lets the process keep what it frees, if it will compute on CPUs; before JAX is imported.
+
+    Programs then run in the thread that calls them, not in one of JAX's: only the main thread's heap grows to any size;
+    others cannot hold such blocks. One heap for all threads would slow the compiler, whose threads would wait for it.
 
     Returns:
         Whether it does: there is no accelerator, or JAX_PLATFORMS says cpu; and the C library is glibc.
@@ -29,5 +31,6 @@ def keep_freed_memory() -> bool:
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
         return False
-    settings = ((_TRIM_THRESHOLD, _ALL), (_MMAP_MAX, 0), (_ARENA_MAX, 1))
+    os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "false")
+    settings = ((_TRIM_THRESHOLD, _ALL), (_MMAP_MAX, 0))
     return all([library.mallopt(parameter, value) == 1 for parameter, value in settings])
