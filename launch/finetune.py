@@ -20,19 +20,12 @@ from launch.command import run
 from launch.configuration import load_finetune
 from launch.finetuning_files import define_file_flags
 from launch.finetuning_material import RECIPES, STEPS, Material, checkpoint_files, prepare
-from launch.finetuning_sweep import define_sweep_flags, is_sweep, sweep
+from launch.finetuning_sweep import sweep
 from launch.mesh_flags import PMAP, make_mesh_from_flags
 from launch.multitask_material import MultiTaskMaterial, prepare_tasks
-from launch.training_session import (
-    NO_MODEL,
-    Trained,
-    Training,
-    define_training_flags,
-    joined_processes,
-    open_folder,
-    train_session,
-    workdir_of,
-)
+from launch.run_folder import NO_MODEL, open_folder, workdir_of
+from launch.sweep_grid import define_sweep_flags, is_sweep
+from launch.training_session import Trained, Training, define_training_flags, joined_processes, train_session
 
 # Values of the recipe that are flags too, with what they are.
 _RECIPE_FLAGS = {

@@ -25,8 +25,8 @@ from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.tokenizers import load_tokenizer
 from bert_jax.training.best import BestBy
 from launch.finetuning_files import read_task
+from launch.run_folder import NO_MODEL
 from launch.task_evaluation import format_scores
-from launch.training_session import NO_MODEL
 
 if TYPE_CHECKING:
     from bert_jax.tasks.objectives import Objective

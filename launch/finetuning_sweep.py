@@ -6,9 +6,7 @@ is not, and tries again what failed.
 """
 
 import copy
-import dataclasses
 import gc
-import itertools
 import json
 import math
 import os
@@ -27,14 +25,16 @@ from bert_jax.errors import TrainingError, UserError
 from bert_jax.parallel.cluster import find_cluster
 from bert_jax.tasks.finetuning_recipe import FineTune
 from bert_jax.tasks.sweep_figure import draw_sweep
-from bert_jax.tasks.sweep_results import RunResult, Setting, SweepResults
+from bert_jax.tasks.sweep_results import RunResult, SweepResults
 from bert_jax.training.goodput import KINDS, SPLIT, Goodput
 from bert_jax.training.run_identity import check_identity, read_identity, write_identity
 from bert_jax.training.run_lock import lock_run
 from bert_jax.training.saved_models import holds_checkpoint, open_model
 from launch.dry_run import check_directory
 from launch.mesh_flags import make_mesh_from_flags
-from launch.training_session import NO_MODEL, Trained, make_directory, workdir_of
+from launch.run_folder import NO_MODEL, make_directory, workdir_of
+from launch.sweep_grid import GRID, Load, SweepRun, read_grid, read_seeds, runs_of
+from launch.training_session import Trained
 
 if TYPE_CHECKING:
     from launch.finetuning_material import Material
@@ -42,59 +42,11 @@ if TYPE_CHECKING:
 
 SWEEP_FILE = "sweep.json"
 RESULTS, PAGE, FIGURE = "results.json", "results.md", "results.png"
-# The recipe's values that --sweep varies: their type, the flag, and the grid of Devlin et al. 2018, appendix A.3.
-_GRID = {
-    "learning_rate": (float, "sweep_learning_rates", ("5e-5", "3e-5", "2e-5")),
-    "batch_size": (int, "sweep_batch_sizes", ("16", "32")),
-    "epochs": (float, "sweep_epochs", ("2", "3", "4")),
-}
 # What of a run's identity differs between the runs of a sweep.
-_VARIED = frozenset({*(f"finetune.{name}" for name in _GRID), "finetune.seed", "finetune.steps"})
+_VARIED = frozenset({*(f"finetune.{name}" for name in GRID), "finetune.seed", "finetune.steps"})
 
-Load = Callable[..., tuple[FineTune, BertConfig | None, str]]
 Prepare = Callable[[flags.FlagValues, FineTune, BertConfig | None], "Material | MultiTaskMaterial"]
 FineTuneOnce = Callable[[flags.FlagValues, FineTune, str, "Material | MultiTaskMaterial", Goodput], Trained]
-
-
-def define_sweep_flags(values: flags.FlagValues) -> None:
-    """Adds --seeds, --sweep and the flags that make up the grid."""
-    here = {"flag_values": values}
-    flags.DEFINE_integer(
-        "seeds",
-        None,
-        "Train with so many seeds, from --seed on, each in a folder of its own below --workdir, and report mean and"
-        " deviation.",
-        lower_bound=1,
-        **here,
-    )
-    flags.DEFINE_bool(
-        "sweep", False, "Train with every setting of a grid, and compare them; with --seeds each several times.", **here
-    )
-    for _, flag, default in _GRID.values():
-        what = flag.removeprefix("sweep_").replace("_", " ")
-        flags.DEFINE_list(flag, list(default), f"The {what} of --sweep; empty for the recipe's own alone.", **here)
-
-
-def is_sweep(values: flags.FlagValues) -> bool:
-    """Whether several runs are asked for; a UserError if the flags contradict each other."""
-    for _, flag, _ in _GRID.values():
-        if values[flag].present and not values.sweep:
-            raise UserError(f"--{flag} is for --sweep: add it, or leave --{flag} out")
-    return values.sweep or values.seeds is not None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Run:
-    """A run that is asked for: its setting and seed, and the recipe that they make, with gin's record of it."""
-
-    setting: Setting
-    seed: int
-    recipe: FineTune
-    operative_config: str
-
-    @property
-    def name(self) -> str:
-        return self.setting.run_name(self.seed)
 
 
 def sweep(values: flags.FlagValues, load: Load, prepare: Prepare, fine_tune: FineTuneOnce) -> int:
@@ -113,15 +65,10 @@ def sweep(values: flags.FlagValues, load: Load, prepare: Prepare, fine_tune: Fin
     workdir = workdir_of(values)
     _check_alone(values)
     recipe, architecture, _ = load()
-    grid = _grid(values, recipe)
-    seeds = [recipe.seed + number for number in range(values.seeds or 1)]
-    settings = [Setting(**dict(zip(grid, point, strict=True))) for point in itertools.product(*grid.values())]
-    runs = []
-    # A whole grid of one seed comes before the next seed: the first comparison does not wait for the last run.
-    for seed, setting in itertools.product(seeds, settings):
-        own, _, operative_config = load(**dataclasses.asdict(setting), seed=seed)
-        runs.append(_Run(setting, seed, own, operative_config))
-    print(f"{len(runs)} runs in {workdir}: settings: {len(settings)}, seeds of each: {', '.join(map(str, seeds))}")
+    grid, seeds = read_grid(values, recipe), read_seeds(values, recipe)
+    runs = runs_of(grid, seeds, load)
+    settings = len(runs) // len(seeds)
+    print(f"{len(runs)} runs in {workdir}: settings: {settings}, seeds of each: {', '.join(map(str, seeds))}")
     materials = _Materials(values, prepare, architecture)
     material = materials.of(runs[0].recipe)
     for run in runs:
@@ -193,30 +140,8 @@ def _check_alone(values: flags.FlagValues) -> None:
         )
 
 
-def _grid(values: flags.FlagValues, recipe: FineTune) -> dict[str, list[Any]]:
-    """Returns the values of the recipe to train with, by name."""
-    grid = {}
-    for name, (kind, flag, _) in _GRID.items():
-        given = values[flag].value if values.sweep else []
-        if not given:
-            grid[name] = [getattr(recipe, name)]
-            continue
-        bound = any(binding.partition("=")[0].strip() == f"finetune.{name}" for binding in values.gin_param)
-        if values[name].present or bound:
-            place = f"--{name}" if values[name].present else f"--gin_param=finetune.{name}"
-            raise UserError(f"{place} is what --sweep varies: leave it out, or give --{flag}= with nothing to keep it")
-        try:
-            # Each once, in the order given.
-            grid[name] = list(dict.fromkeys(map(kind, given)))
-        except ValueError as error:
-            what = "whole numbers" if kind is int else "numbers"
-            example = ",".join(_GRID[name][2])
-            raise UserError(f"--{flag}={','.join(given)}: must be {what}, such as {example}") from error
-    return grid
-
-
 def _identity(
-    values: flags.FlagValues, material: "Material", run: _Run, asked_for: Mapping[str, Sequence[Any]]
+    values: flags.FlagValues, material: "Material", run: SweepRun, asked_for: Mapping[str, Sequence[Any]]
 ) -> dict[str, Any]:
     """Returns what a sweep is: what its runs have in common, and what they were asked for."""
     varied = _VARIED | (set(material.training_data) if _draws_examples(run.recipe) else set())
@@ -225,7 +150,7 @@ def _identity(
     return json.loads(json.dumps({**common, **{f"sweep.{name}": given for name, given in asked_for.items()}}))
 
 
-def _run_identity(values: flags.FlagValues, material: "Material", run: _Run) -> dict[str, Any]:
+def _run_identity(values: flags.FlagValues, material: "Material", run: SweepRun) -> dict[str, Any]:
     init_from = str(pathlib.Path(values.init_from).absolute()) if values.init_from != NO_MODEL else None
     return {**material.identity(run.recipe), "init_from": init_from}
 
@@ -261,7 +186,7 @@ def _check_folder(
             )
 
 
-def _check_batches(values: flags.FlagValues, runs: Sequence[_Run]) -> None:
+def _check_batches(values: flags.FlagValues, runs: Sequence[SweepRun]) -> None:
     """Raises a UserError if the batches of any run do not divide over the devices: not only once its turn comes."""
     from bert_jax.parallel.mesh import check_batch
 
@@ -270,7 +195,9 @@ def _check_batches(values: flags.FlagValues, runs: Sequence[_Run]) -> None:
         check_batch(mesh, run.recipe.batch_size, run.recipe.accumulation_steps, "the batch size")
 
 
-def _finished(values: flags.FlagValues, workdir: pathlib.Path, run: _Run, materials: _Materials) -> RunResult | None:
+def _finished(
+    values: flags.FlagValues, workdir: pathlib.Path, run: SweepRun, materials: _Materials
+) -> RunResult | None:
     """Returns what a run came to that is finished, without restoring it; None if there is anything left to do."""
     path = workdir / run.name
     saved = read_identity(path)
@@ -301,7 +228,7 @@ def _finished(values: flags.FlagValues, workdir: pathlib.Path, run: _Run, materi
 def _train_all(
     values: flags.FlagValues,
     workdir: pathlib.Path,
-    runs: Sequence[_Run],
+    runs: Sequence[SweepRun],
     finished: Mapping[str, RunResult],
     materials: _Materials,
     fine_tune: FineTuneOnce,
@@ -345,7 +272,7 @@ def _train_all(
     return write(), None
 
 
-def _result(workdir: pathlib.Path, run: _Run, metric: str) -> RunResult:
+def _result(workdir: pathlib.Path, run: SweepRun, metric: str) -> RunResult:
     """Reads what a finished run came to from its checkpoints."""
     best, last = (open_model(workdir / run.name, which) for which in ("best", "latest"))
     metrics = best.run["validation"]
@@ -356,7 +283,7 @@ def _result(workdir: pathlib.Path, run: _Run, metric: str) -> RunResult:
 
 
 def _train(
-    values: flags.FlagValues, workdir: pathlib.Path, run: _Run, materials: _Materials, fine_tune: FineTuneOnce
+    values: flags.FlagValues, workdir: pathlib.Path, run: SweepRun, materials: _Materials, fine_tune: FineTuneOnce
 ) -> Trained:
     """Trains a run, or resumes it, as if it had been asked for by itself."""
     goodput = Goodput()
@@ -365,14 +292,14 @@ def _train(
     return fine_tune(own, run.recipe, run.operative_config, materials.of(run.recipe), goodput)
 
 
-def _failed(run: _Run, error: Exception) -> RunResult:
+def _failed(run: SweepRun, error: Exception) -> RunResult:
     """Notes why a run cannot go on; the others do."""
     line = " ".join(str(error).split())
     print(f"error: {run.name}: {line}", file=sys.stderr)
     return RunResult(run.setting, run.seed, failure=line[:300])
 
 
-def _say_room(workdir: pathlib.Path, run: _Run, left: int) -> None:
+def _say_room(workdir: pathlib.Path, run: SweepRun, left: int) -> None:
     """Says what the checkpoints of the runs to come will take, which is much for a large grid."""
     size = sum(path.stat().st_size for path in (workdir / run.name).rglob("*") if path.is_file())
     free = shutil.disk_usage(workdir).free

@@ -22,14 +22,8 @@ from bert_jax.training.vocabulary_growth import words_added_since
 from launch.command import run
 from launch.configuration import load_pretrain
 from launch.mesh_flags import PMAP, make_mesh_from_flags
-from launch.training_session import (
-    Training,
-    define_training_flags,
-    joined_processes,
-    open_folder,
-    train_session,
-    workdir_of,
-)
+from launch.run_folder import open_folder, workdir_of
+from launch.training_session import Training, define_training_flags, joined_processes, train_session
 
 
 def define_flags(values: flags.FlagValues) -> None:
