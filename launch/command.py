@@ -15,7 +15,6 @@ from absl import flags, logging
 
 from bert_jax.errors import TrainingError, UserError
 from bert_jax.parallel.processes import end_process, process_group
-from launch.host_memory import keep_freed_memory
 
 FAILED = 1
 USER_ERROR = 2
@@ -38,7 +37,6 @@ def run(
         define_flags: adds the launcher's flags to the given FlagValues.
         execute: the work; returns an exit code, or None for success.
     """
-    keep_freed_memory()
     # Orbax logs every exception with its traceback, from threads too, before it raises it; here it becomes one line.
     logging.set_verbosity(logging.FATAL)
     # TensorFlow greets with what its build can do, and has kernels that are of no use here; errors still get through.

@@ -16,7 +16,7 @@ _ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/accel[0-9]*", "/dev/vfio/[0-9]*", "/
 
 
 def keep_freed_memory() -> bool:
-    """Lets the process keep what it frees, if it will compute on CPUs; before JAX is imported.
+    """Lets the process keep what it frees, if it will compute on CPUs; imports JAX, which must not have devices yet.
 
     Programs then run in the thread that calls them, not in one of JAX's: only the main thread's heap grows to any size;
     others cannot hold such blocks. One heap for all threads would slow the compiler, whose threads would wait for it.
@@ -31,6 +31,8 @@ def keep_freed_memory() -> bool:
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
         return False
-    os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "false")
+    import jax
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     settings = ((_TRIM_THRESHOLD, _ALL), (_MMAP_MAX, 0))
     return all([library.mallopt(parameter, value) == 1 for parameter, value in settings])

@@ -6,6 +6,7 @@ from absl import flags
 
 from bert_jax.errors import UserError
 from bert_jax.parallel.mesh_spec import DEFAULT_MESH, MeshSpec, parse_mesh
+from launch.host_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -55,6 +56,7 @@ def parse_mesh_flags(values: flags.FlagValues) -> tuple[MeshSpec, MeshSpec | Non
 def make_mesh_from_flags(values: flags.FlagValues) -> "Mesh":
     """Lays the devices out as the flags say; imports JAX, which by then must know of the other processes."""
     spec, dcn = parse_mesh_flags(values)
+    keep_freed_memory()
 
     from bert_jax.parallel.mesh import make_mesh
 

@@ -112,9 +112,13 @@ class _Reporter:
         )
 
     def add(self, step: int, phase: CompiledPhase, metrics: jax.Array) -> None:
-        """Takes the metrics of an update under way, and fetches those of an older one."""
+        """Takes the metrics of an update under way, and fetches those of an older one.
+
+        Where programs run in the thread that calls them, the update is done by now, and its own metrics are fetched: a
+        few steps later, several would be there at once, and seem to have taken no time.
+        """
         self._pending.append((step, phase, metrics))
-        while len(self._pending) > _IN_FLIGHT:
+        while len(self._pending) > _IN_FLIGHT or (self._pending and not self.is_busy()):
             self._fetch()
 
     def is_busy(self) -> bool:
