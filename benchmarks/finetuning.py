@@ -2,10 +2,14 @@
 
 Runs `launch.finetune` and `benchmarks/finetuning_in_pytorch.py` in turns, each as a process of its own, seed after
 seed, so that both see the same machine; times are of whole processes: start, reading, compilation, training, evaluation
-and checkpoints. Programs are compiled anew each time: no cache of earlier runs is used.
+and checkpoints. Programs are compiled anew each time: no cache of earlier runs is used. PyTorch reads the examples that
+this project's readers found, and its predictions are scored as its own are.
 
-Example: python -m benchmarks.finetuning --train=train.tsv --dev=dev.tsv --text=sentence --label=label --model=MODEL \
-    --pytorch=OTHER_ENVIRONMENT/bin/python --workdir=DIR --seeds=0,1,2 -- --learning_rate=5e-5 --epochs=2
+Flags after -- are those of `launch.finetune`, for classification (one label each), relation or tagging; of the recipe,
+PyTorch knows learning rate, epochs, batch size and length.
+
+Example: python -m benchmarks.finetuning --pytorch=OTHER_ENVIRONMENT/bin/python --workdir=DIR --seeds=0,1,2 -- \
+    --train=train.tsv --dev=dev.tsv --init_from=MODEL --learning_rate=5e-5 --epochs=2
 """
 
 import argparse
@@ -16,11 +20,27 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from absl import flags
+
+from bert_jax.tasks.finetuning_recipe import FineTune
+from bert_jax.tasks.finetuning_task import FineTuningTask
+from bert_jax.tasks.relation import RelationExtraction
+from bert_jax.tasks.scores.classification import score_classes
+from bert_jax.tasks.scores.entities import entity_scores
+from bert_jax.tasks.scores.relations import score_relations
+from bert_jax.tasks.tagging import Tagging
+from launch.configuration import load_finetune
+from launch.finetune import define_flags
+from launch.finetuning_files import read_task
+from launch.finetuning_material import RECIPES
 
 _PYTORCH = pathlib.Path(__file__).with_name("finetuning_in_pytorch.py")
 _OURS, _THEIRS = "bert_jax", "PyTorch"
+_RECIPE = ("learning_rate", "epochs", "batch_size", "max_seq_len")
 
 
 def run(command: list[str], output: pathlib.Path) -> float:
@@ -34,26 +54,75 @@ def run(command: list[str], output: pathlib.Path) -> float:
     return time.perf_counter() - began
 
 
-def our_best(workdir: pathlib.Path, metric: str) -> float:
+def write_examples(task: FineTuningTask, examples: Sequence[Any], path: pathlib.Path) -> pathlib.Path:
+    """Writes examples for PyTorch, their labels as numbers."""
+    numbers = {label: number for number, label in enumerate(task.labels)}
+    with path.open("w") as file:
+        for example in examples:
+            if isinstance(task, Tagging):
+                line = {"words": example.words, "labels": [numbers[tag] for tag in example.tags]}
+            else:
+                pair = {} if example.pair is None else {"pair": example.pair}
+                line = {"text": example.text, **pair, "label": numbers[example.label]}
+            file.write(json.dumps(line) + "\n")
+    return path
+
+
+def score(task: FineTuningTask, examples: Sequence[Any], predicted: Sequence[Any]) -> float:
+    """Returns the task's metric of predictions, numbers of labels."""
+    if isinstance(task, Tagging):
+        tags = [[task.labels[number] for number in numbers] for numbers in predicted]
+        scores = entity_scores([list(example.tags) for example in examples], tags)
+    elif isinstance(task, RelationExtraction):
+        scores = score_relations([example.label for example in examples], [task.labels[one] for one in predicted])
+    else:
+        true = np.asarray([task.labels.index(example.label) for example in examples])
+        scores = score_classes(true, np.asarray(predicted), task.labels)
+    return scores[task.main_metric]
+
+
+def best_of_ours(workdir: pathlib.Path, metric: str) -> float:
     """Returns the best of the run's evaluations."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return max(line[metric] for line in lines if line["split"] == "validation")
 
 
+def best_of_theirs(workdir: pathlib.Path, task: FineTuningTask, examples: Sequence[Any]) -> float:
+    """Returns the best of the epochs."""
+    return max(score(task, examples, json.loads(path.read_text())) for path in workdir.glob("predictions_*.json"))
+
+
+def read_flags(arguments: Sequence[str]) -> tuple[flags.FlagValues, FineTune]:
+    """Parses flags of `launch.finetune`; returns them, and the recipe that they make."""
+    values = flags.FlagValues()
+    define_flags(values)
+    values(["launch.finetune", *arguments])
+    overrides = {name: getattr(values, name) for name in _RECIPE}
+    recipe, _, _ = load_finetune(values.gin_file or [RECIPES.format(values.task)], values.gin_param, overrides)
+    return values, recipe
+
+
 def main() -> None:
     """Prints a line as each run ends, and a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("train", "dev", "text", "label", "model", "pytorch", "workdir"):
+    for name in ("pytorch", "workdir"):
         parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--pair")
-    parser.add_argument("--metric", default="accuracy", choices=("accuracy", "f1"))
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("recipe", nargs="*", help="flags that both understand, after --: --learning_rate=..., ...")
+    parser.add_argument("flags", nargs="*", help="those of launch.finetune, after --")
     values = parser.parse_args()
-    files = [f"--{name}={getattr(values, name)}" for name in ("train", "dev", "metric")]
-    columns = {name: getattr(values, name) for name in ("text", "pair", "label") if getattr(values, name)}
     home = pathlib.Path(values.workdir)
     home.mkdir(parents=True, exist_ok=True)
+    launcher_flags, recipe = read_flags(values.flags)
+    task, training, dev = read_task(launcher_flags)
+    markers = ["--markers", *task.markers] if task.markers else []
+    their_flags = [
+        f"--train={write_examples(task, training, home / 'train.jsonl')}",
+        f"--dev={write_examples(task, dev, home / 'dev.jsonl')}",
+        f"--num_labels={len(task.labels)}",
+        f"--model={launcher_flags.init_from}",
+        *(f"--{name}={getattr(recipe, name)}" for name in _RECIPE),
+        *markers,
+    ]
 
     metrics: dict[str, list[float]] = {_OURS: [], _THEIRS: []}
     seconds: dict[str, list[float]] = {_OURS: [], _THEIRS: []}
@@ -62,24 +131,20 @@ def main() -> None:
             workdir = home / f"{side}_{seed}"
             if workdir.exists():
                 shutil.rmtree(workdir)
-            common = [*files, f"--workdir={workdir}", f"--seed={seed}", *values.recipe]
+            common = [f"--workdir={workdir}", f"--seed={seed}"]
             output = home / f"{side}_{seed}.txt"
             if side == _OURS:
-                launcher = [sys.executable, "-m", "launch.finetune", "--task=classification"]
-                named = [f"--{name}_column={column}" for name, column in columns.items()]
-                seconds[side].append(run([*launcher, f"--init_from={values.model}", *named, *common], output))
-                metrics[side].append(our_best(workdir, values.metric))
+                seconds[side].append(run([sys.executable, "-m", "launch.finetune", *values.flags, *common], output))
+                metrics[side].append(best_of_ours(workdir, task.main_metric))
             else:
-                named = [f"--{name}={column}" for name, column in columns.items()]
-                script = [values.pytorch, str(_PYTORCH), f"--model={values.model}"]
-                seconds[side].append(run([*script, *named, *common], output))
-                last = json.loads(output.read_text().splitlines()[-1])
-                metrics[side].append(last["best"][values.metric])
+                seconds[side].append(run([values.pytorch, str(_PYTORCH), *common, *their_flags], output))
+                metrics[side].append(best_of_theirs(workdir, task, dev))
             print(
-                f"seed {seed}, {side}: {values.metric} {metrics[side][-1]:.4f}, {seconds[side][-1]:.1f} s", flush=True
+                f"seed {seed}, {side}: {task.main_metric} {metrics[side][-1]:.4f}, {seconds[side][-1]:.1f} s",
+                flush=True,
             )
 
-    print(f"\n{'':<12}{values.metric + ' by seed':<28}{'mean':>8}{'deviation':>11}{'median s':>10}")
+    print(f"\n{'':<12}{task.main_metric + ' by seed':<28}{'mean':>8}{'deviation':>11}{'median s':>10}")
     for side in (_OURS, _THEIRS):
         shown = " ".join(f"{value:.4f}" for value in metrics[side])
         deviation = np.std(metrics[side], ddof=1) if len(metrics[side]) > 1 else float("nan")

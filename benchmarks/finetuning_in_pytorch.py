@@ -1,14 +1,17 @@
-"""The recipe of `launch.finetune --task=classification` in PyTorch and transformers, to compare with.
+"""The recipe of `launch.finetune` for texts or words with labels, in PyTorch and transformers, to compare with.
 
-Imports nothing of bert_jax: runs in an environment of its own with torch, transformers and numpy. Prints JSON lines:
-one for each epoch, and last the best metric and the seconds of the whole process.
+Imports nothing of bert_jax: runs in an environment of its own with torch, transformers and numpy. Reads JSON lines as
+`benchmarks/finetuning.py` writes them: `text`, perhaps `pair`, and `label`, a number; or `words` and `labels`, a number
+for each word. Prints a JSON line for each epoch, with the seconds since the process began, and leaves the predictions
+for the dev set after epoch N, numbers in the same shape, in WORKDIR/predictions_N.json.
 
 What is the same: AdamW with its decay mask, gradient clipping, linear warm-up and decay, dropout as in the model's
 config, batches of rows of about the same length out of windows of fifty, evaluation and a checkpoint with the
-optimizer's state after each epoch. Rows are padded to the longest of their batch.
+optimizer's state after each epoch. Rows are padded to the longest of their batch. The label of a word is that of its
+first piece. Markers are words of their own, and begin with the mean of the pieces that they were cut into.
 
-Example: python benchmarks/finetuning_in_pytorch.py --train=train.tsv --dev=dev.tsv --text=sentence --label=label \
-    --model=MODEL --workdir=DIR --learning_rate=5e-5 --epochs=2 --seed=0
+Example: python benchmarks/finetuning_in_pytorch.py --train=train.jsonl --dev=dev.jsonl --num_labels=2 --model=MODEL \
+    --workdir=DIR --learning_rate=5e-5 --epochs=2 --seed=0
 """
 
 import time
@@ -16,47 +19,59 @@ import time
 _BEGAN = time.perf_counter()
 
 import argparse  # noqa: E402
-import csv  # noqa: E402
 import json  # noqa: E402
 import pathlib  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from transformers import (  # noqa: E402
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     get_linear_schedule_with_warmup,
 )
 
 _SORTED_TOGETHER = 50
-
-
-def read_table(path: str, text: str, pair: str | None, label: str) -> tuple[list[str], list[str] | None, np.ndarray]:
-    """Returns of a tab-separated table the texts, the second texts if asked for, and the labels, int64 `[rows]`."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    labels = np.asarray([int(row[label]) for row in rows])
-    return [row[text] for row in rows], [row[pair] for row in rows] if pair else None, labels
+# What the loss leaves out.
+_NO_LABEL = -100
 
 
 class Rows:
-    """Encoded rows, laid out in batches as long as their longest row."""
+    """Encoded examples, laid out in batches as long as their longest row."""
 
-    def __init__(self, tokenizer, texts: list[str], pairs: list[str] | None, labels: np.ndarray, max_seq_len: int):
-        """Encodes all texts."""
+    def __init__(self, tokenizer, path: str, max_seq_len: int):
+        """Reads and encodes a file."""
+        with open(path) as file:
+            examples = [json.loads(line) for line in file]
         self._tokenizer = tokenizer
-        encoded = tokenizer(texts, pairs, truncation=True, max_length=max_seq_len, padding=False)
+        self.has_words = "words" in examples[0]
+        cut = {"truncation": True, "max_length": max_seq_len, "padding": False}
+        if self.has_words:
+            encoded = tokenizer([example["words"] for example in examples], is_split_into_words=True, **cut)
+            self.first_pieces = [first_pieces(encoded.word_ids(number)) for number in range(len(examples))]
+            self.labels: list[Any] = [example["labels"] for example in examples]
+        else:
+            pairs = [example["pair"] for example in examples] if "pair" in examples[0] else None
+            encoded = tokenizer([example["text"] for example in examples], pairs, **cut)
+            self.labels = [example["label"] for example in examples]
         names = ("input_ids", "token_type_ids", "attention_mask")
         self._rows = [
             dict(zip(names, values, strict=True)) for values in zip(*(encoded[name] for name in names), strict=True)
         ]
-        self.labels = labels
         self.lengths = np.asarray([len(row["input_ids"]) for row in self._rows])
 
     def batch(self, numbers: np.ndarray) -> dict[str, torch.Tensor]:
         """Returns padded rows with their labels."""
         padded = self._tokenizer.pad([self._rows[number] for number in numbers], return_tensors="pt")
-        return {**padded, "labels": torch.from_numpy(self.labels[numbers])}
+        if not self.has_words:
+            return {**padded, "labels": torch.tensor([self.labels[number] for number in numbers])}
+        labels = torch.full_like(padded["input_ids"], _NO_LABEL)
+        for row, number in enumerate(numbers):
+            for position, word in self.first_pieces[number]:
+                labels[row, position] = self.labels[number][word]
+        return {**padded, "labels": labels}
 
     def in_order_of_length(self, batch_size: int) -> list[np.ndarray]:
         """Returns the rows of batches, the shortest first."""
@@ -72,26 +87,41 @@ class Rows:
         return [batches[place] for place in draw.permutation(len(batches))]
 
 
-def score(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Returns accuracy and the F1 of class 1."""
-    positive = ((true == 1) & (predicted == 1)).sum()
-    return {
-        "accuracy": float((true == predicted).mean()),
-        "f1": float(2 * positive / max((true == 1).sum() + (predicted == 1).sum(), 1)),
-    }
+def first_pieces(words: Sequence[int | None]) -> list[tuple[int, int]]:
+    """Returns the position of the first piece of each word and the word's number, given the word of every piece."""
+    before = [None, *words[:-1]]
+    return [
+        (position, word)
+        for position, (word, last) in enumerate(zip(words, before, strict=True))
+        if word is not None and word != last
+    ]
 
 
-def evaluate(model, rows: Rows, batch_size: int) -> dict[str, float]:
-    """Scores the model on all rows."""
+def predict(model, rows: Rows, batch_size: int) -> list[Any]:
+    """Returns the most likely label of every example, or of each of its words; of words that were cut off, 0."""
     model.eval()
-    predicted = np.zeros(len(rows.labels), np.int64)
+    predictions: list[Any] = [None] * len(rows.labels)
     with torch.inference_mode():
         for numbers in rows.in_order_of_length(batch_size):
             batch = rows.batch(numbers)
             batch.pop("labels")
-            predicted[numbers] = model(**batch).logits.argmax(dim=-1).numpy()
+            for number, own in zip(numbers, model(**batch).logits.argmax(dim=-1).tolist(), strict=True):
+                if rows.has_words:
+                    by_word = {word: own[position] for position, word in rows.first_pieces[number]}
+                    own = [by_word.get(word, 0) for word in range(len(rows.labels[number]))]
+                predictions[number] = own
     model.train()
-    return score(rows.labels, predicted)
+    return predictions
+
+
+def add_markers(tokenizer, model, markers: Sequence[str]) -> None:
+    """Makes each marker a token of its own."""
+    pieces = [tokenizer(marker, add_special_tokens=False)["input_ids"] for marker in markers]
+    tokenizer.add_tokens(list(markers))
+    embeddings = model.resize_token_embeddings(len(tokenizer)).weight
+    with torch.no_grad():
+        for marker, own in zip(markers, pieces, strict=True):
+            embeddings[tokenizer.convert_tokens_to_ids(marker)] = embeddings[own].mean(dim=0)
 
 
 def parameter_groups(model, weight_decay: float) -> list[dict]:
@@ -105,12 +135,12 @@ def parameter_groups(model, weight_decay: float) -> list[dict]:
 def main() -> None:
     """Trains and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("train", "dev", "text", "label", "model", "workdir"):
+    for name in ("train", "dev", "model", "workdir"):
         parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--pair")
-    parser.add_argument("--metric", default="accuracy", choices=("accuracy", "f1"))
+    parser.add_argument("--num_labels", type=int, required=True)
+    parser.add_argument("--markers", nargs="*", default=[])
     parser.add_argument("--learning_rate", type=float, default=5e-5)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--max_seq_len", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
@@ -120,32 +150,31 @@ def main() -> None:
     draw = np.random.default_rng(values.seed)
     workdir = pathlib.Path(values.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
+    with open(values.train) as file:
+        of_words = "words" in json.loads(file.readline())
+    kind = AutoModelForTokenClassification if of_words else AutoModelForSequenceClassification
     tokenizer = AutoTokenizer.from_pretrained(values.model)
-    train, dev = (
-        Rows(tokenizer, *read_table(path, values.text, values.pair, values.label), values.max_seq_len)
-        for path in (values.train, values.dev)
-    )
-    model = AutoModelForSequenceClassification.from_pretrained(values.model, num_labels=2, dtype=torch.float32)
+    model = kind.from_pretrained(values.model, num_labels=values.num_labels, dtype=torch.float32)
+    if values.markers:
+        add_markers(tokenizer, model, values.markers)
+    train, dev = (Rows(tokenizer, path, values.max_seq_len) for path in (values.train, values.dev))
     model.train()
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.01), lr=values.learning_rate, eps=1e-6, fused=True)
-    steps = values.epochs * -(-len(train.labels) // values.batch_size)
+    epochs = round(values.epochs)
+    steps = epochs * -(-len(train.labels) // values.batch_size)
     schedule = get_linear_schedule_with_warmup(optimizer, round(0.1 * steps), steps)
 
-    best = None
-    for epoch in range(values.epochs):
+    for epoch in range(1, epochs + 1):
         for numbers in train.epoch(values.batch_size, draw):
             model(**train.batch(numbers)).loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-        found = evaluate(model, dev, values.batch_size)
-        print(json.dumps({"epoch": epoch + 1, **found, "seconds": time.perf_counter() - _BEGAN}), flush=True)
+        predictions = predict(model, dev, values.batch_size)
+        (workdir / f"predictions_{epoch}.json").write_text(json.dumps(predictions))
         torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, workdir / "last.pt")
-        if best is None or found[values.metric] > best[values.metric]:
-            best = found
-            torch.save(model.state_dict(), workdir / "best.pt")
-    print(json.dumps({"best": best, "seconds": time.perf_counter() - _BEGAN}))
+        print(json.dumps({"epoch": epoch, "seconds": time.perf_counter() - _BEGAN}), flush=True)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ from launch.finetuning_material import Material, input_masking, weigher
 
 # The compiler leaves Python to others while it works.
 _COMPILERS = 2
+# A program is compiled in the time of about seven steps of training, and runs have a few epochs.
+_PRICE_OF_A_LENGTH = 2.0
 
 
 def build_objective(recipe: FineTune, task: FineTuningTask, config: BertConfig) -> Objective:
@@ -113,10 +115,11 @@ class TaskPrograms:
         self._recipe, self._material, self._objective, self._mesh = recipe, material, objective, mesh
         rows, self._dev_rows = material.encoded["train"], material.encoded["dev"]
         longest = lengths_of_batches(rows.unit_lengths(), recipe.batch_size, recipe.seed)
-        self.lengths = choose_padded_lengths(longest, recipe.padded_lengths)
+        self.lengths = choose_padded_lengths(longest, recipe.padded_lengths, price=_PRICE_OF_A_LENGTH)
         # In order of length, batches hold little padding with few lengths.
         dev_longest = lengths_in_order(self._dev_rows.unit_lengths(), recipe.batch_size)
-        self._dev_lengths = choose_padded_lengths(dev_longest, -(-recipe.padded_lengths // 2))
+        most = -(-recipe.padded_lengths // 2)
+        self._dev_lengths = choose_padded_lengths(dev_longest, most, price=_PRICE_OF_A_LENGTH)
         self.training = TrainingRows(
             rows,
             LengthBatches(rows.unit_lengths(), recipe.batch_size, recipe.seed, self.lengths),

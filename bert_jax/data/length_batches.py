@@ -88,14 +88,18 @@ def padded_length(lengths: np.ndarray, padded_lengths: np.ndarray) -> int:
     return int(padded_lengths[np.searchsorted(padded_lengths, lengths.max(initial=0))])
 
 
-def choose_padded_lengths(lengths: np.ndarray, most: int, multiple: int = _MULTIPLE) -> tuple[int, ...]:
+def choose_padded_lengths(
+    lengths: np.ndarray, most: int, *, price: float = 0.0, multiple: int = _MULTIPLE
+) -> tuple[int, ...]:
     """Returns the lengths that batches are best padded to: at most so many, as each is a program to compile.
 
     Those for which the batches, each padded to the next of them, have the fewest tokens together.
 
     Args:
-        lengths: of the batches in tokens, `[batches]`.
+        lengths: of the batches of an epoch in tokens, `[batches]`.
         most: how many lengths at most.
+        price: how many batches' tokens a further length must save, of the mean length: of a few batches, one length is
+            as good as many, and compiled at once.
         multiple: what they are multiples of.
     """
     steps = np.maximum(-(-np.asarray(lengths) // multiple), 1)
@@ -105,9 +109,12 @@ def choose_padded_lengths(lengths: np.ndarray, most: int, multiple: int = _MULTI
     ends = np.arange(longest + 1)
     cost = batches_up_to * ends
     chosen_before = [np.zeros(longest + 1, np.int64)]
+    least_saving = price * steps.mean() if steps.size else 0.0
     for _ in range(min(most, longest) - 1):
         with_one_more = cost[:, None] + (batches_up_to[None, :] - batches_up_to[:, None]) * ends[None, :]
         with_one_more = np.where(ends[:, None] < ends[None, :], with_one_more, cost[None, :])
+        if cost[longest] - with_one_more[:, longest].min() < least_saving:
+            break
         chosen_before.append(np.argmin(with_one_more, axis=0))
         cost = with_one_more.min(axis=0)
     chosen = [longest]

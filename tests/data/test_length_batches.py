@@ -70,14 +70,14 @@ def test_evaluation_takes_every_row_once(lengths):
 def test_the_padded_lengths_are_the_best_there_are():
     draw = np.random.default_rng(0)
     for _ in range(100):
-        lengths = draw.integers(1, 100, draw.integers(1, 60))
         most = int(draw.integers(1, 5))
         multiple = int(draw.choice([1, 4, 8]))
-        chosen = choose_padded_lengths(lengths, most, multiple)
+        lengths = draw.integers(1, 20 * multiple, draw.integers(1, 60))
+        chosen = choose_padded_lengths(lengths, most, multiple=multiple)
         units = -(-lengths // multiple)
 
         def cost(ends, units=units):
-            return sum(min(end for end in ends if end >= unit) for unit in units)
+            return np.asarray(ends)[np.searchsorted(ends, units)].sum()
 
         candidates = range(1, units.max() + 1)
         choices = itertools.chain.from_iterable(
@@ -86,6 +86,26 @@ def test_the_padded_lengths_are_the_best_there_are():
         best = min(cost(ends) for ends in choices if ends[-1] == units.max())
         assert cost([length // multiple for length in chosen]) == best
         assert len(chosen) <= most and list(chosen) == sorted(set(chosen))
+
+
+def test_each_length_saves_its_price():
+    draw = np.random.default_rng(2)
+    for _ in range(8):
+        lengths = draw.integers(1, 10, 30)
+        choices = [
+            (*shorter, lengths.max())
+            for number in range(lengths.max())
+            for shorter in itertools.combinations(range(1, lengths.max()), number)
+        ]
+        padded = [sum(min(end for end in ends if end >= length) for length in lengths) for ends in choices]
+        numbers = []
+        for price in (0.1, 1.0, 30.0):
+            of_lengths = price * lengths.mean()
+            best = min(tokens + len(ends) * of_lengths for tokens, ends in zip(padded, choices, strict=True))
+            chosen = choose_padded_lengths(lengths, 12, price=price, multiple=1)
+            assert padded[choices.index(chosen)] + len(chosen) * of_lengths == pytest.approx(best)
+            numbers.append(len(chosen))
+        assert numbers[0] > numbers[1] > numbers[2] == 1
 
 
 def test_the_lengths_of_batches_are_those_of_their_longest_rows(lengths):
