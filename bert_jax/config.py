@@ -12,7 +12,7 @@ ACTIVATIONS = ("gelu", "gelu_tanh")
 # Each option's choices, the published one first.
 POSITION_EMBEDDING_TYPES = ("learned", "sinusoidal")
 LAYER_NORM_PLACEMENTS = ("post", "pre")
-POOLINGS = ("cls", "mean", "max", "last_four")
+POOLINGS = ("cls", "mean", "max", "last_four", "entities")
 # Layers whose [CLS] vectors the pooling "last_four" joins.
 LAST_FOUR = 4
 
@@ -43,7 +43,9 @@ class BertConfig:
             weighting of all (Peters et al. 2018); or the number of a layer, 0 for the embeddings' output, negative from
             the end. The layers above that one are kept, and not computed.
         pooling: what the pooler reads of a text or pair: "cls", the vector of [CLS]; "mean" or "max" over its tokens,
-            [CLS] and [SEP] included; or "last_four", the vectors of [CLS] after the last four layers, joined.
+            [CLS] and [SEP] included; "last_four", the vectors of [CLS] after the last four layers, joined; or
+            "entities", those of two marked entities, joined (Baldini Soares et al. 2019, section 3.2, "entity start"),
+            for relations alone, whose rows say where the entities are.
     """
 
     vocab_size: int | None = 30522
@@ -120,6 +122,11 @@ class BertConfig:
         if isinstance(self.encoder_output, str):
             return self.num_hidden_layers
         return self.encoder_output % (self.num_hidden_layers + 1)
+
+    @property
+    def num_pooled_vectors(self) -> int:
+        """How many vectors the pooler reads of a text or pair, joined."""
+        return {"last_four": LAST_FOUR, "entities": 2}.get(self.pooling, 1)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as a dict of JSON values, without the options that are as published.

@@ -229,6 +229,9 @@ def _model(
         except UserError as error:
             raise UserError(f"--init_from={values.init_from}: {error}") from error
         tokenizer, tokenizer_directory, config = model.load_tokenizer(), model.tokenizer_directory, model.config
+        if config.pooling == "entities":
+            # That was for the relations it was tuned for; the recipe says if there are entities here.
+            config = dataclasses.replace(config, pooling="cls")
     if recipe.max_seq_len > config.max_position_embeddings:
         raise UserError(
             f"max_seq_len is {recipe.max_seq_len}, and the model has {config.max_position_embeddings} positions: give a"

@@ -136,7 +136,7 @@ def test_layers_above_the_one_that_is_read_are_not_computed(encoder_output, comp
         ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob"),
         ({"position_embedding_type": "rotary"}, "position_embedding_type must be one of learned, sinusoidal"),
         ({"layer_norm_placement": "none"}, "layer_norm_placement must be one of post, pre"),
-        ({"pooling": "sum"}, "pooling must be one of cls, mean, max, last_four"),
+        ({"pooling": "sum"}, "pooling must be one of cls, mean, max, last_four, entities"),
         ({"encoder_output": "first"}, "encoder_output must be last, mixture, or a layer from -13 to 12"),
         ({"encoder_output": 13}, "encoder_output"),
         ({"encoder_output": -14}, "encoder_output"),

@@ -9,7 +9,7 @@ from bert_jax.models.dropout import fold_in_each
 from bert_jax.models.embeddings import BertEmbeddings, padded_vocab_size
 from bert_jax.models.encoder import BertEncoder, LayerMixture
 from bert_jax.models.execution import Execution
-from bert_jax.models.heads import MaskedLanguageModelHead, NextSentenceHead, Pooler
+from bert_jax.models.heads import POOLED_AT_POSITIONS, MaskedLanguageModelHead, NextSentenceHead, Pooler
 from bert_jax.models.layers import first_positions, gather_positions
 
 # Places of dropout beside the layers, which are numbered from 0.
@@ -22,6 +22,11 @@ Batch = dict[str, jax.Array]
 def token_arrays(batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Returns what `BertModel` wants of a batch, in its order."""
     return batch["input_ids"], batch["token_type_ids"], batch["position_ids"], batch["segment_ids"]
+
+
+def pooled_positions(config: BertConfig, batch: Batch) -> jax.Array:
+    """Returns where the pooler reads rows of one text or pair each: `[batch, 1]`, or `[batch, 2]` for entities."""
+    return batch["entity_positions"] if config.pooling == "entities" else first_positions(batch["input_ids"])
 
 
 class BertModel(nnx.Module):
@@ -78,7 +83,7 @@ class BertModel(nnx.Module):
         token_type_ids: jax.Array,
         position_ids: jax.Array,
         segment_ids: jax.Array,
-        cls_positions: jax.Array,
+        positions: jax.Array,
         keys: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Encodes tokens, and pools each text or pair as `BertConfig.pooling` says.
@@ -88,7 +93,7 @@ class BertModel(nnx.Module):
             token_type_ids: see there.
             position_ids: see there.
             segment_ids: see there.
-            cls_positions: `[batch, pairs]`, where each pair begins.
+            positions: `[batch, pairs]`, where each pair begins; or of two entities, see `Pooler`.
             keys: `[batch]` dropout keys, or None for no dropout.
 
         Returns:
@@ -96,9 +101,9 @@ class BertModel(nnx.Module):
         """
         if self.config.pooling != "last_four":
             hidden = self(input_ids, token_type_ids, position_ids, segment_ids, keys)
-            return hidden, self.pooler(hidden, segment_ids, cls_positions)
+            return hidden, self.pooler(hidden, segment_ids, positions)
         states = self.computed_states(input_ids, token_type_ids, position_ids, segment_ids, keys)
-        return self.read_and_pool(states, segment_ids, cls_positions)
+        return self.read_and_pool(states, segment_ids, positions)
 
     def pool(
         self,
@@ -106,7 +111,7 @@ class BertModel(nnx.Module):
         token_type_ids: jax.Array,
         position_ids: jax.Array,
         segment_ids: jax.Array,
-        cls_positions: jax.Array,
+        positions: jax.Array,
         keys: jax.Array | None = None,
     ) -> jax.Array:
         """Returns the pooled vectors alone, `[batch, pairs, hidden]`, and computes nothing that they do not need.
@@ -114,10 +119,10 @@ class BertModel(nnx.Module):
         They are those of `encode_and_pool`; but with dropout, other elements are dropped in the last layer.
         """
         tokens = (input_ids, token_type_ids, position_ids, segment_ids)
-        if self.config.pooling != "cls" or self.config.encoder_output == "mixture":
-            return self.encode_and_pool(*tokens, cls_positions, keys)[1]
+        if self.config.pooling not in POOLED_AT_POSITIONS or self.config.encoder_output == "mixture":
+            return self.encode_and_pool(*tokens, positions, keys)[1]
         embedded = self._embed(input_ids, token_type_ids, position_ids, keys)
-        return self.pooler.project(self.encoder(embedded, segment_ids, keys, cls_positions))
+        return self.pooler.project(self.encoder(embedded, segment_ids, keys, positions))
 
     def computed_states(
         self,
@@ -136,11 +141,11 @@ class BertModel(nnx.Module):
         return self.layer_mixture(states) if self.config.encoder_output == "mixture" else states[-1]
 
     def read_and_pool(
-        self, states: jax.Array, segment_ids: jax.Array, cls_positions: jax.Array
+        self, states: jax.Array, segment_ids: jax.Array, positions: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Returns what `encode_and_pool` does, from `computed_states`."""
         hidden = self.read(states)
-        return hidden, self.pooler(states if self.config.pooling == "last_four" else hidden, segment_ids, cls_positions)
+        return hidden, self.pooler(states if self.config.pooling == "last_four" else hidden, segment_ids, positions)
 
     def hidden_states(
         self,
@@ -248,10 +253,10 @@ class BertForMaskedLM(nnx.Module):
 
 
 def pooled_texts(bert: BertModel, batch: Batch, keys: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """Encodes and pools rows that are one text or pair each, from their first position.
+    """Encodes and pools rows that are one text or pair each.
 
     Returns:
         The encoder's output `[batch, length, hidden]` and the pooled vectors `[batch, hidden]`.
     """
-    hidden, pooled = bert.encode_and_pool(*token_arrays(batch), first_positions(batch["input_ids"]), keys)
+    hidden, pooled = bert.encode_and_pool(*token_arrays(batch), pooled_positions(bert.config, batch), keys)
     return hidden, pooled[:, 0]

@@ -8,6 +8,9 @@ from bert_jax.config import LAST_FOUR, BertConfig
 from bert_jax.models.activation_axes import BATCH, VOCAB, with_axes
 from bert_jax.models.layers import activation, gather_positions, layer_norm, linear
 
+# Poolings that read the encoder's output at positions alone.
+POOLED_AT_POSITIONS = ("cls", "entities")
+
 
 def tokens_of_pairs(segment_ids: jax.Array, cls_positions: jax.Array) -> jax.Array:
     """Which tokens belong to the pair that begins at each [CLS]; none where that is padding.
@@ -44,33 +47,36 @@ class Pooler(nnx.Module):
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         """Makes the linear map."""
         self.config = config
-        in_features = config.hidden_size * (LAST_FOUR if config.pooling == "last_four" else 1)
+        in_features = config.hidden_size * config.num_pooled_vectors
         self.dense = linear(config, in_features, config.hidden_size, ("embed",), (None,), dtype=dtype, rngs=rngs)
 
-    def __call__(self, states: jax.Array, segment_ids: jax.Array, cls_positions: jax.Array) -> jax.Array:
+    def __call__(self, states: jax.Array, segment_ids: jax.Array, positions: jax.Array) -> jax.Array:
         """Pools each text or pair.
 
         Args:
             states: `[batch, length, hidden]`, the encoder's output; for the pooling "last_four" the states of all
                 layers `[layers, batch, length, hidden]`, whose last four are joined from the lowest to the highest.
             segment_ids: `[batch, length]`; 0 is padding.
-            cls_positions: `[batch, pairs]`.
+            positions: `[batch, pairs]`, of each [CLS]; for the pooling "entities" those of two entities of one text,
+                `[batch, 2]`.
 
         Returns:
             `[batch, pairs, hidden]`.
         """
         pooling = self.config.pooling
         if pooling == "last_four":
-            vectors = jnp.concatenate([gather_positions(state, cls_positions) for state in states[-LAST_FOUR:]], -1)
-        elif pooling == "cls":
-            vectors = gather_positions(states, cls_positions)
+            vectors = jnp.concatenate([gather_positions(state, positions) for state in states[-LAST_FOUR:]], -1)
+        elif pooling in POOLED_AT_POSITIONS:
+            vectors = gather_positions(states, positions)
         else:
             over_tokens = {"mean": mean_of_tokens, "max": max_of_tokens}[pooling]
-            vectors = over_tokens(states, tokens_of_pairs(segment_ids, cls_positions))
+            vectors = over_tokens(states, tokens_of_pairs(segment_ids, positions))
         return self.project(vectors)
 
     def project(self, vectors: jax.Array) -> jax.Array:
-        """Maps what the pooling made, `[batch, pairs, hidden]`, to the pooled vectors."""
+        """Maps what was read, `[batch, positions, features]`, to the pooled vectors `[batch, pairs, hidden]`."""
+        if self.config.pooling == "entities":
+            vectors = vectors.reshape(len(vectors), 1, -1)
         return jnp.tanh(with_axes(self.dense(with_axes(vectors, BATCH)), BATCH))
 
 

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from bert_jax.config import BertConfig
+from bert_jax.models.bert import Batch, pooled_positions
 from bert_jax.models.dropout import dropout
 from bert_jax.models.heads import Pooler
-from bert_jax.models.layers import first_positions, linear
+from bert_jax.models.layers import linear
 
 
 class LayerHead(nnx.Module):
@@ -41,17 +42,18 @@ class LayerHead(nnx.Module):
             self.pooler = Pooler(dataclasses.replace(config, pooling=pooling), dtype=dtype, rngs=rngs)
         self.output = linear(config, config.hidden_size, num_logits, ("embed",), (None,), dtype=dtype, rngs=rngs)
 
-    def __call__(self, states: jax.Array, segment_ids: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+    def __call__(self, states: jax.Array, batch: Batch, keys: jax.Array | None = None) -> jax.Array:
         """Scores texts or tokens.
 
         Args:
             states: `[batch, length, hidden]`, of one layer.
-            segment_ids: `[batch, length]`; 0 is padding. With a pooler, rows are one text or pair each.
+            batch: as of the models: segment_ids `[batch, length]`. With a pooler, rows are one text or pair each.
             keys: `[batch]` dropout keys, or None for no dropout.
 
         Returns:
             Float32 logits, `[batch, logits]` with a pooler and `[batch, length, logits]` without.
         """
         if hasattr(self, "pooler"):
-            states = self.pooler(states, segment_ids, first_positions(states))[:, 0]
+            positions = pooled_positions(self.pooler.config, batch)
+            states = self.pooler(states, batch["segment_ids"], positions)[:, 0]
         return self.output(dropout(states, self._rate, keys)).astype(jnp.float32)

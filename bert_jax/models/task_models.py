@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from bert_jax.config import BertConfig
-from bert_jax.models.bert import Batch, BertModel, token_arrays
+from bert_jax.models.bert import Batch, BertModel, pooled_positions, token_arrays
 from bert_jax.models.dropout import dropout, fold_in_each
 from bert_jax.models.execution import Execution
-from bert_jax.models.layers import first_positions, linear
+from bert_jax.models.layers import linear
 
 # The place of dropout before a classifier, beside those of `BertModel`: the layers, and 1 << 20, the embeddings.
 _CLASSIFIER_PLACE = (1 << 20) + 1
@@ -43,12 +43,12 @@ class BertForSequenceClassification(_Classification):
 
     def __call__(self, batch: Batch, keys: jax.Array | None = None) -> jax.Array:
         """Returns float32 logits `[batch, labels]`."""
-        first = first_positions(batch["input_ids"])
-        return self._classify(self.bert.pool(*token_arrays(batch), first, keys)[:, 0], keys)
+        positions = pooled_positions(self.config, batch)
+        return self._classify(self.bert.pool(*token_arrays(batch), positions, keys)[:, 0], keys)
 
     def from_states(self, states: jax.Array, batch: Batch, keys: jax.Array | None = None) -> jax.Array:
         """Returns what a call does, from `BertModel.computed_states`; with dropout, as of `encode_and_pool`."""
-        pooled = self.bert.read_and_pool(states, batch["segment_ids"], first_positions(batch["input_ids"]))[1]
+        pooled = self.bert.read_and_pool(states, batch["segment_ids"], pooled_positions(self.config, batch))[1]
         return self._classify(pooled[:, 0], keys)
 
 

@@ -32,6 +32,8 @@ def check_recipe(recipe: FineTune, task: FineTuningTask) -> None:
     ):
         if getattr(recipe, name) is not None and not fits:
             raise UserError(f"finetune.{name} is for {is_for}, and this is {what}: leave it out")
+    if recipe.pooling == "entities" and task.name != RelationExtraction.name:
+        raise UserError(f"finetune.pooling='entities' is for --task={RelationExtraction.name}, and this is {what}")
 
 
 def task_from_json(values: Mapping[str, Any], validation: Mapping[str, float] | None = None) -> FineTuningTask:

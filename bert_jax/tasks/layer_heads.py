@@ -89,7 +89,7 @@ class LayerHeads:
             name: self._head.apply(
                 parameters[LAYER_HEADS][name],
                 states[layer],
-                texts["segment_ids"],
+                texts,
                 fold_in_each(keys, _FIRST_HEAD + layer),
             )
             for name, layer in self._layers.items()

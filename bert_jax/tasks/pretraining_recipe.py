@@ -101,6 +101,10 @@ class Pretrain:
             raise UserError(f"pretrain.eval_every must be a whole number, at least 0, not {self.eval_every!r}")
         if self.execution.frozen_layers:
             raise UserError("Execution.frozen_layers is for fine-tuning: pre-training trains every layer")
+        if self.model.pooling == "entities":
+            raise UserError(
+                "BertConfig.pooling='entities' is for fine-tuning on relations: text has no marked entities"
+            )
         if self.eval_rows is not None:
             _require_count("pretrain.eval_rows", self.eval_rows)
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:

@@ -1,7 +1,8 @@
 """Relation extraction: how two marked entities of a sentence relate, as classification with marker tokens.
 
 The markers, a token each before and after either entity, tell the model which two are meant (Baldini Soares et al.
-2019, section 3.2, "entity markers", read here from [CLS]).
+2019, section 3.2, "entity markers"). The recipe says what is read: the vectors of the two opening markers joined, or
+that of [CLS] (`BertConfig.pooling`).
 """
 
 from collections.abc import Sequence
@@ -10,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from bert_jax.tasks.classification import Classification
-from bert_jax.tasks.encoding.encoded_rows import EncodedRows
+from bert_jax.tasks.encoding.encoded_rows import EncodedRows, with_targets
 from bert_jax.tasks.examples.example_types import TextExample
 from bert_jax.tasks.examples.semeval import MARKERS
 from bert_jax.tasks.scores.classification import majority_class
 from bert_jax.tasks.scores.relations import relation_table, score_relations
+from bert_jax.text.tokenizer import Tokenizer
 
 
 class RelationExtraction(Classification):
@@ -31,6 +33,21 @@ class RelationExtraction(Classification):
     ):
         """Makes the task; arguments as of `Classification`, the official macro F1 decides if `main_metric` is None."""
         super().__init__(kind, labels, main_metric or "macro_f1", markers)
+
+    def encode(
+        self, examples: Sequence[TextExample], tokenizer: Tokenizer, max_seq_len: int, long_texts: str
+    ) -> tuple[EncodedRows, list[str]]:
+        """See `FineTuningTask`; rows also say where the entities begin, `entity_positions` int32 `[rows, 2]`.
+
+        An entity that was cut off with the end of a long text is read at [CLS].
+        """
+        rows, lines = super().encode(examples, tokenizer, max_seq_len, long_texts)
+        positions = np.zeros((len(rows), 2), np.int32)
+        for entity, marker in enumerate((self.markers[0], self.markers[2])):
+            (places,) = np.nonzero(rows.tokens == tokenizer.token_to_id(marker))
+            row = np.searchsorted(rows.offsets, places, side="right") - 1
+            positions[row, entity] = places - rows.offsets[row]
+        return with_targets(rows, entity_positions=positions), lines
 
     def score(self, examples: Sequence[TextExample], rows: EncodedRows, outputs: Any) -> dict[str, float]:
         """See `FineTuningTask` and `score_relations`."""

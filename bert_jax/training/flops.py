@@ -8,7 +8,7 @@ counted.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bert_jax.config import LAST_FOUR, BertConfig
+from bert_jax.config import BertConfig
 
 # Peak dense bfloat16 FLOP/s of one device as JAX counts devices, by the beginning of `device_kind`; from the vendors'
 # data sheets. The first that fits counts.
@@ -44,8 +44,7 @@ def forward_flops(config: BertConfig, batch_size: int, seq_len: int, num_predict
     attention = 2 * seq_len * hidden
     layers = config.num_computed_layers * seq_len * (projections + attention)
     masked_lm = num_predictions * (hidden * hidden + hidden * config.vocab_size)
-    pooled_states = LAST_FOUR if config.pooling == "last_four" else 1
-    next_sentence = num_pairs * (pooled_states * hidden * hidden + 2 * hidden)
+    next_sentence = num_pairs * (config.num_pooled_vectors * hidden * hidden + 2 * hidden)
     return 2 * batch_size * (layers + masked_lm + next_sentence)
 
 

@@ -186,6 +186,12 @@ def test_bad_choices_are_one_line(tmp_path, tune, capsys, bindings, flags, messa
     assert not (tmp_path / "run").exists()
 
 
+def test_entities_are_those_of_relations(tmp_path, tune, capsys):
+    assert tune(tmp_path / "run", "finetune.pooling='entities'") == 2
+    error = capsys.readouterr().err
+    assert "finetune.pooling='entities' is for --task=relation, and this is --labels=single" in error
+
+
 @pytest.mark.parametrize("binding", ["class_weights='balanced'", "few_shot=1", "r_drop=1.0", "pooling='mean'"])
 def test_choices_that_say_nothing_to_the_task(tmp_path, tune, capsys, binding):
     data = tmp_path / "train.conll"

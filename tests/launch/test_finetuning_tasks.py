@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from launch.convert import main as convert
 from launch.finetune import main as finetune
 from launch.finetuned_model import open_finetuned
 from launch.predict import main as predict
@@ -155,6 +156,23 @@ def test_each_task_has_a_recipe(task, max_seq_len, batch_size, epochs):
     recipe, architecture, _ = load_finetune([f"gin_configs/finetune/{task}.gin"], [], {})
     assert (recipe.max_seq_len, recipe.batch_size, recipe.epochs) == (max_seq_len, batch_size, epochs)
     assert architecture is None and recipe.schedule.kind == "linear" and recipe.optimizer.kind == "adamw"
+
+
+def test_relations_are_read_at_their_entities_and_other_tasks_are_not(tmp_path, tune, capsys):
+    from bert_jax.interop.pretrained import open_pretrained
+
+    assert tune("relation") == 0
+    relation = open_pretrained(tmp_path / "run")
+    assert relation.config.pooling == "entities"
+    (tmp_path / "train.csv").write_text("text,label\nka mu,a\nmu fed,b\n")
+    data = [f"--{name}={tmp_path / 'train.csv'}" for name in ("train", "dev")]
+    bindings = ["--gin_param=finetune.padded_lengths=1", "--epochs=1", "--batch_size=2", "--max_seq_len=24"]
+    arguments = [*data, f"--init_from={tmp_path / 'run'}", f"--workdir={tmp_path / 'texts'}", *bindings]
+    assert finetune(["finetune", *arguments]) == 0
+    assert open_pretrained(tmp_path / "texts").config.pooling == "cls"
+    folders = [f"--from={tmp_path / 'run'}", f"--to={tmp_path / 'huggingface'}"]
+    assert convert(["convert", *folders, "--format=huggingface"]) == 2
+    assert "has no pooling='entities'" in capsys.readouterr().err
 
 
 def test_markers_are_saved_and_begin_with_the_mean_of_their_pieces(tmp_path, tune, repository_root, capsys):

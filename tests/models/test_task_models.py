@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bert_jax.errors import UserError
+from bert_jax.models.bert import token_arrays
 from bert_jax.models.dropout import dropout, fold_in_each, row_keys
 from bert_jax.models.registry import CLASSIFICATION_CLASSES, MODEL_CLASSES, build_model
 from bert_jax.training.initialization import paths
@@ -101,6 +102,25 @@ def test_a_classifier_drops_what_it_reads(model_class, config, fill, texts):
     logits = np.asarray(jax.jit(model.apply)(parameters, texts, keys))
     kept = dropout(jnp.ones(logits.shape), 0.5, fold_in_each(keys, (1 << 20) + 1))
     np.testing.assert_array_equal(logits != 0, kept != 0)
+
+
+@pytest.mark.parametrize("encoder_output", ["last", "mixture", 1])
+def test_relations_are_read_at_their_entities(config, fill, texts, encoder_output):
+    """A pooler of both vectors, joined in order; the encoder computes its last layer there alone where it can."""
+    config = dataclasses.replace(config, pooling="entities", encoder_output=encoder_output)
+    model = build_model("BertForSequenceClassification", config, num_labels=3)
+    parameters = fill(model, config)
+    positions = np.asarray([[3, 1], [2, 5], [0, 4], [6, 6]])
+    batch = {**texts, "entity_positions": positions}
+    hidden = np.asarray(model.apply(parameters, *token_arrays(texts), method="bert"))
+    pooler, classifier = parameters["bert"]["pooler"]["dense"], parameters["classifier"]
+    joined = np.concatenate([hidden[np.arange(4), positions[:, entity]] for entity in (0, 1)], axis=1)
+    pooled = np.tanh(joined @ pooler["kernel"] + pooler["bias"])
+    expected = pooled @ classifier["kernel"] + classifier["bias"]
+    np.testing.assert_allclose(jax.jit(model.apply)(parameters, batch), expected, rtol=1e-5, atol=1e-5)
+    states = model.apply(parameters, *token_arrays(texts), method="bert.computed_states")
+    logits = model.apply(parameters, states, batch, method="from_states")
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_keeps_float32_parameters_and_logits(config, texts):

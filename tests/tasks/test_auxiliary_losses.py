@@ -178,7 +178,7 @@ def test_heads_read_the_states_of_their_layers(name, model_class, num_labels):
             filled = {**jax.tree.map(lambda leaf: np.zeros(leaf.shape), body.abstract()), "bert": bert}
             states = body.apply(filled, *tokens, keys, method="bert")
             own = params["layer_heads"][f"layer_{layer}"]
-            return head.apply(own, states, texts["segment_ids"], fold_in_each(keys, _FIRST_HEAD + layer))
+            return head.apply(own, states, texts, fold_in_each(keys, _FIRST_HEAD + layer))
 
         logits = jax.jit(lambda score=score: objective.logits(score, batch, _KEYS))()
         losses, _ = objective.losses(logits, batch)
@@ -254,6 +254,21 @@ def test_options_of_the_encoder(option):
     metrics, _ = _step(wrapped, params, batch)
     plain, _ = _step(objective, _of_task(objective, params), batch)
     assert metrics["task_loss"] == pytest.approx(plain["loss"], rel=1e-5)
+
+
+def test_of_relations():
+    """Heads on layers read where the task's head does."""
+    config = dataclasses.replace(_CALM, pooling="entities")
+    objective, batch = _cases(config)["text"]
+    batch = {**batch, "entity_positions": np.tile(np.asarray([4, 2], np.int32), (_ROWS, 1))}
+    wrapped = _with(objective, config, mlm_weight=0.5, auxiliary_layers=(1,))
+    params = jax.jit(wrapped.init)(jax.random.key(0))
+    assert params["layer_heads"]["layer_1"]["pooler"]["dense"]["kernel"].shape[0] == 2 * config.hidden_size
+    metrics, _ = _step(wrapped, params, batch)
+    plain, _ = _step(objective, _of_task(objective, params), batch)
+    assert metrics["task_loss"] == pytest.approx(plain["loss"], rel=1e-5) and metrics["layer_1_loss"] > 0
+    turned, _ = _step(wrapped, params, {**batch, "entity_positions": batch["entity_positions"][:, ::-1]})
+    assert turned["layer_1_loss"] != pytest.approx(metrics["layer_1_loss"], rel=1e-5)
 
 
 def test_with_r_drop():

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from bert_jax.config import preset
+from bert_jax.config import BertConfig, preset
 from bert_jax.data.masking_recipe import Masking
 from bert_jax.errors import UserError
 from bert_jax.models.execution import Execution
@@ -57,6 +57,7 @@ def test_plans_that_do_not_fit_are_user_errors(run, lengths, message):
         ({"eval_rows": 0}, "eval_rows"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**31}, "seed"),
+        ({"model": BertConfig(pooling="entities")}, "pooling='entities' is for fine-tuning on relations"),
     ],
     ids=str,
 )

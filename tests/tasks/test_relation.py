@@ -1,5 +1,7 @@
 """Relations: markers are one token each, and the official score decides."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,21 @@ def test_markers_are_tokens(letter_tokenizer, examples):
     rows, _ = task.encode(examples, tokenizer, 20, "head")
     first = [tokenizer.id_to_token(index) for index in rows.tokens[: rows.offsets[1]]]
     assert " ".join(first) == "[CLS] a [E1] b [/E1] c [E2] d e [/E2] [SEP]"
+
+
+def test_rows_say_where_the_entities_begin(letter_tokenizer, examples):
+    task = RelationExtraction.of(examples, "single", None, None, MARKERS)
+    tokenizer = add_markers(letter_tokenizer, task.markers)
+    turned = dataclasses.replace(examples[0], text=mark_entities("<e2>a</e2> b c <e1>d</e1>"))
+    for with_labels in (True, False):
+        seen = [dataclasses.replace(one, label=one.label if with_labels else None) for one in (examples[0], turned)]
+        rows, _ = task.encode(seen, tokenizer, 20, "head")
+        # [CLS] a [E1] b [/E1] c [E2] d e [/E2] [SEP], and [CLS] [E2] a [/E2] b c [E1] d [/E1] [SEP].
+        assert rows.targets["entity_positions"].tolist() == [[2, 6], [6, 1]]
+        assert ("labels" in rows.targets) == with_labels
+    # What is cut off is read at [CLS].
+    rows, _ = task.encode(examples[:1], tokenizer, 7, "head")
+    assert rows.targets["entity_positions"].tolist() == [[2, 0]]
 
 
 def test_the_official_score(letter_tokenizer, examples):

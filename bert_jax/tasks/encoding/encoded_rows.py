@@ -104,7 +104,8 @@ class EncodedRows:
         Returns:
             input_ids, token_type_ids, position_ids and segment_ids (1 for tokens, 0 for padding) int32
             `[batch, length]`, or `[batch, choices, length]`; the tokens' targets, of the same shape; the rows' targets,
-            `[batch, ...]` (with choices, those of the first); and row_weights float32 `[batch]`, 0 for what is empty.
+            `[batch, ...]` (with choices, those of the first; 0 for what is empty, so that positions are within the
+            batch's length); and row_weights float32 `[batch]`, 0 for what is empty.
         """
         units = np.asarray(units)
         present = units >= 0
@@ -129,7 +130,7 @@ class EncodedRows:
             "segment_ids": used.astype(np.int32).reshape(shape),
             "row_weights": present.astype(np.float32),
             **{name: by_token(values, NO_LABEL) for name, values in self.token_targets.items()},
-            **{name: values[first_rows] for name, values in self.targets.items()},
+            **{name: _where(present, values[first_rows]) for name, values in self.targets.items()},
         }
 
     def fingerprint(self) -> str:
@@ -144,6 +145,11 @@ class EncodedRows:
         """Returns shape and dtype of each array of a batch."""
         empty = self.batch(np.full(1, -1), length)
         return {name: ((batch_size, *array.shape[1:]), array.dtype) for name, array in empty.items()}
+
+
+def _where(present: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Returns the values `[batch, ...]`, 0 where a row is not present."""
+    return np.where(present.reshape(-1, *[1] * (values.ndim - 1)), values, 0).astype(values.dtype)
 
 
 def with_targets(rows: EncodedRows, **targets: np.ndarray) -> EncodedRows:

@@ -24,9 +24,16 @@ def test_a_batch(rows):
     np.testing.assert_array_equal(batch["position_ids"][2], [0, 1, 2, 3, 4, 5, 0])
     np.testing.assert_array_equal(batch["tags"], [[-1, 4, *[-1] * 5], [-1] * 7, [-1, 0, 1, -1, 2, -1, -1]])
     np.testing.assert_array_equal(batch["row_weights"], [1, 0, 1])
-    assert batch["labels"][0] == 0 and batch["labels"][2] == 1
+    assert batch["labels"].tolist() == [0, 0, 1]
     with pytest.raises(ValueError, match="6 tokens does not go into a batch of length 5"):
         rows.batch(np.asarray([0]), 5)
+
+
+def test_what_is_empty_has_no_positions_beyond_the_batch():
+    rows = EncodedRows.of([Row([2, 7, 8, 9, 3], 5, 0), Row([2, 3], 2, 1)])
+    rows = with_targets(rows, places=np.asarray([[3, 4], [1, 1]], np.int32))
+    batch = rows.batch(np.asarray([1, -1]), 2)
+    assert batch["places"].tolist() == [[1, 1], [0, 0]] and batch["places"].dtype == np.int32
 
 
 def test_shapes_are_those_of_batches(rows):
