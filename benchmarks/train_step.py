@@ -27,6 +27,7 @@ from bert_jax.training.recipe import OPTIMIZERS, Optimizer, Schedule
 from bert_jax.training.schedules import build_schedule
 from bert_jax.training.train_state import TrainState, create_train_state
 from bert_jax.training.train_step import make_train_step
+from launch.host_memory import keep_freed_memory
 
 
 def synthetic_batch(config: BertConfig, batch_size: int, seq_len: int, num_predictions: int) -> dict[str, np.ndarray]:
@@ -120,6 +121,8 @@ def main() -> None:
         batch_sizes *= len(presets)
     if len(batch_sizes) != len(presets):
         parser.error("--batch_size needs one value, or one for each preset")
+    # As launchers do.
+    keep_freed_memory()
     try:
         mesh = make_mesh(parse_mesh(arguments.mesh))
     except UserError as error:

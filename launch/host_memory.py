@@ -1,7 +1,7 @@
 """Keeps memory that was freed, where the CPU computes: each step asks for the same hundreds of megabytes again.
 
 glibc hands large blocks back to the system as soon as they are freed, and the system hands them out again page by page,
-each filled with zeros: a fifth to a quarter of the time of a training step on CPUs.
+each filled with zeros: up to three tenths of a training step's time on two cores (docs/results.md).
 """
 
 import ctypes
