@@ -153,8 +153,11 @@ class FineTune:
         return steps
 
     def eval_every(self, steps_per_epoch: int) -> int:
-        """Returns the steps between two evaluations; 0 for none but at the end."""
-        return max(1, steps_per_epoch // self.evaluations_per_epoch) if self.evaluations_per_epoch else 0
+        """Returns the steps between two evaluations; 0 for none but at the end.
+
+        Rounded up: rounded down, another evaluation would come a few steps before that at the end.
+        """
+        return math.ceil(steps_per_epoch / self.evaluations_per_epoch) if self.evaluations_per_epoch else 0
 
     def identity(self) -> dict[str, Any]:
         """What must stay the same for a run to go on, as flat JSON values under the names that users set."""

@@ -1,0 +1,21 @@
+"""What a recipe of fine-tuning makes of an epoch's steps."""
+
+import itertools
+
+import pytest
+
+from bert_jax.tasks.finetuning_recipe import FineTune
+
+
+@pytest.mark.parametrize(("wanted", "epochs"), list(itertools.product((1, 2, 3, 4, 7), (1, 3))))
+def test_no_more_evaluations_than_asked_for(wanted, epochs):
+    """The one at the end counts too: it must not follow another by a step or two."""
+    recipe = FineTune(evaluations_per_epoch=wanted, epochs=epochs)
+    for steps_per_epoch in range(1, 60):
+        total = recipe.total_steps(steps_per_epoch)
+        evaluated = {*range(0, total + 1, recipe.eval_every(steps_per_epoch)), total} - {0}
+        assert 1 <= len(evaluated) <= wanted * epochs
+
+
+def test_none_but_at_the_end():
+    assert FineTune(evaluations_per_epoch=0).eval_every(100) == 0
