@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -110,7 +111,7 @@ def test_all_tasks_are_scored(tuned, read_log, mixing):
 
 @pytest.mark.parametrize("mixing", _STEPS)
 def test_stopped_and_started_again_it_writes_the_same(tmp_path, tuned, tune, read_log, capsys, mixing):
-    workdir, every = tmp_path / "run", _STEPS[mixing] // 2
+    workdir, every = tmp_path / "run", math.ceil(_STEPS[mixing] / 2)
     shutil.copytree(tuned[mixing], workdir)
     for checkpoint in (workdir / "checkpoints").iterdir():
         if int(checkpoint.name) > every:
@@ -150,7 +151,7 @@ def test_it_stops_once_every_loss_is_low_enough(tmp_path, tuned, tune, read_log,
     before = read_log(tuned["sum"], "validation")
     losses = [max(line[f"{name}/loss"] for name in ("moods", "scores", "tags")) for line in before]
     # Reached for the first time in the middle of the run, and by the last of the tasks.
-    first = next(at for at in range(1, 6) if losses[at] < min(losses[:at]))
+    first = next(at for at in range(1, len(losses)) if losses[at] < min(losses[:at]))
     below = (losses[first] + min(losses[:first])) / 2
     bindings = ("finetune.evaluations_per_epoch=2", f"finetune.stop_below_loss={below}")
     workdir = tmp_path / "run"
