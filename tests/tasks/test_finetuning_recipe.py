@@ -1,13 +1,12 @@
 """What a recipe of fine-tuning makes of an epoch's steps."""
 
-import itertools
-
 import pytest
 
 from bert_jax.tasks.finetuning_recipe import FineTune
 
 
-@pytest.mark.parametrize(("wanted", "epochs"), list(itertools.product((1, 2, 3, 4, 7), (1, 3))))
+@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize("wanted", [1, 2, 3, 4, 7])
 def test_no_more_evaluations_than_asked_for(wanted, epochs):
     """The one at the end counts too: it must not follow another by a step or two."""
     recipe = FineTune(evaluations_per_epoch=wanted, epochs=epochs)
