@@ -12,6 +12,7 @@ from bert_jax.interop.pretrained import Pretrained, open_pretrained
 from bert_jax.interop.task_heads import choose_task
 from bert_jax.models.execution import Execution
 from bert_jax.tasks.encoding.encoded_rows import EncodedRows
+from bert_jax.tasks.encoding.example_encoder import ExampleEncoder
 from bert_jax.tasks.encoding.texts import HEAD
 from bert_jax.tasks.finetuning_task import FineTuningTask
 from bert_jax.tasks.finetuning_tasks import task_from_json
@@ -42,9 +43,9 @@ class FineTuned:
     max_seq_len: int
     long_texts: str
 
-    def encode(self, examples: Sequence[Any]) -> EncodedRows:
-        """Turns examples into rows."""
-        return self.task.encode(examples, self.tokenizer, self.max_seq_len, self.long_texts)[0]
+    def encoder(self) -> ExampleEncoder:
+        """Returns what turns examples into rows."""
+        return self.task.encoder(self.tokenizer, self.max_seq_len, self.long_texts)
 
 
 def define_task_name_flag(values: flags.FlagValues) -> None:

@@ -112,7 +112,9 @@ def read_task(values: flags.FlagValues) -> tuple[FineTuningTask, Sequence[Any], 
     for name in ("train", "dev"):
         if not getattr(values, name):
             raise UserError(f"--{name} is missing: a file of examples")
-    kind, listed = ("single", values.labels.split(",")) if values.labels not in _KINDS else (values.labels, None)
+    kind, listed = values.labels, None
+    if values.labels not in _KINDS:
+        kind, listed = "single", [label.strip() for label in values.labels.split(",")]
     if values.task == RelationExtraction.name and kind != "single":
         raise UserError(f"--labels={kind}: two entities have one relation; leave it out, or list the relations")
     training, dev = (_read_all(values, source, kind) for source in (values.train, values.dev))
@@ -130,11 +132,22 @@ def read_task(values: flags.FlagValues) -> tuple[FineTuningTask, Sequence[Any], 
             task = RelationExtraction.of(training, kind, listed, values.metric, MARKERS)
         else:
             task = Classification.of(training, kind, listed, values.metric)
-        task.check(dev)
-        _check_same_shape(values, training, dev)
+    training = check_usable(values, task, values.train, training)
+    dev = check_usable(values, task, values.dev, dev)
     if task.labels:
         print(f"{len(task.labels)} labels: {', '.join(task.labels[:20])}{', ...' if len(task.labels) > 20 else ''}")
     return task, training, dev
+
+
+def check_usable(values: flags.FlagValues, task: FineTuningTask, source: str, examples: Sequence[Any]) -> Sequence[Any]:
+    """Returns the examples of a file that the task can use; says aloud how many others were skipped."""
+    bad_rows = BadRows(values.on_bad_row)
+    usable = list(task.usable(examples, bad_rows))
+    if not usable:
+        raise UserError(f"{source} has no example that can be used; {'; '.join(bad_rows.report())}".rstrip("; "))
+    for line in bad_rows.report():
+        print(f"{source}: {line}")
+    return usable
 
 
 def read_examples(
@@ -172,16 +185,6 @@ def _read_all(values: flags.FlagValues, source: str, kind: str) -> list[Any]:
         raise UserError(f"{source} has no example that can be used; {'; '.join(bad_rows.report())}".rstrip("; "))
     print("\n".join([f"{source}: {len(examples):,} examples", *bad_rows.report()]))
     return examples
-
-
-def _check_same_shape(values: flags.FlagValues, training: Sequence[Any], dev: Sequence[Any]) -> None:
-    """Raises a UserError if one file has pairs and the other single texts: a column was missed, or mistaken."""
-    shapes = ["single texts" if examples[0].pair is None else "pairs" for examples in (training, dev)]
-    if shapes[0] != shapes[1]:
-        raise UserError(
-            f"{values.train} has {shapes[0]} and {values.dev} has {shapes[1]}: say with --text_column and --pair_column"
-            " which columns are meant"
-        )
 
 
 def _read_table(values: flags.FlagValues, source: str, bad_rows: BadRows, kind: str) -> Iterator[Any]:

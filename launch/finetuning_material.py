@@ -15,6 +15,7 @@ from bert_jax.interop.pretrained import open_pretrained
 from bert_jax.tasks.auxiliary_losses import check_auxiliary_losses
 from bert_jax.tasks.class_weights import ClassWeigher, class_weights
 from bert_jax.tasks.encoding.encoded_rows import EncodedRows
+from bert_jax.tasks.encoding.example_encoder import encode_all
 from bert_jax.tasks.examples.labels import few_shot
 from bert_jax.tasks.finetuning_recipe import FineTune
 from bert_jax.tasks.finetuning_task import FineTuningTask
@@ -183,8 +184,9 @@ def encode_examples(
     """Returns the rows of "train" and "dev", and how much each class counts."""
     encoded = {}
     for name, examples in (("train", training_examples), ("dev", dev_examples)):
-        encoded[name], lines = task.encode(examples, tokenizer, recipe.max_seq_len, recipe.long_texts)
-        print("\n".join(f"{name}: {line}" for line in lines))
+        encoder = task.encoder(tokenizer, recipe.max_seq_len, recipe.long_texts)
+        encoded[name] = encode_all(encoder, examples)
+        print("\n".join(f"{name}: {line}" for line in encoder.report()))
     weights = None
     if recipe.class_weights is not None:
         weights = class_weights(recipe.class_weights, task.labels, encoded["train"].targets["labels"])

@@ -5,6 +5,7 @@ Example: python -m launch.predict --model=DIR --input=new.jsonl --output=predict
 
 import dataclasses
 import itertools
+import math
 import os
 import pathlib
 import sys
@@ -15,9 +16,10 @@ from absl import flags
 
 from bert_jax.errors import UserError
 from bert_jax.models.execution import DTYPES
-from bert_jax.tasks.encoding.chunks import in_chunks
+from bert_jax.tasks.encoding.example_encoder import encode_in_chunks
 from bert_jax.tasks.examples.places import BadRows
 from bert_jax.tasks.question_answering import QuestionAnswering
+from bert_jax.text.tokenizer import writable_sibling
 from launch.command import run
 from launch.finetuned_model import FineTuned, define_task_name_flag, open_finetuned
 from launch.finetuning_files import define_reading_flags, read_examples
@@ -70,12 +72,15 @@ def execute(values: flags.FlagValues) -> int:
         raise UserError(f"--output={output} exists already: nothing is overwritten; give another name")
     if not output.absolute().parent.is_dir():
         raise UserError(f"--output={output}: there is no folder {output.absolute().parent}")
+    with writable_sibling(output):
+        pass  # A folder that cannot be written is found now, not after the model was compiled.
     tuned = open_finetuned(values.model, values.checkpoint, values.task_name)
     tuned = _for_questions(values, tuned)
     bad_rows = BadRows(values.on_bad_row)
     examples = read_examples(values, tuned.task, values.input, bad_rows, with_labels=False)
+    encoder = tuned.encoder()
+    chunks = encode_in_chunks(encoder, tuned.task.usable(examples, bad_rows), _CHUNK)
     # The first chunk is read now: what is wrong with the file's beginning shows before anything is compiled.
-    chunks = in_chunks(examples, _CHUNK)
     first = next(chunks, None)
     if first is None:
         raise UserError(f"--input={values.input} has no example that can be used; {'; '.join(bad_rows.report())}")
@@ -88,8 +93,7 @@ def execute(values: flags.FlagValues) -> int:
     answers = Answers(tuned, make_mesh_from_flags(values), values.batch_size, values.dtype)
 
     def predictions() -> Iterator[dict[str, Any]]:
-        for chunk in itertools.chain([first], chunks):
-            rows = tuned.encode(chunk)
+        for chunk, rows in itertools.chain([first], chunks):
             _, outputs = answers.of(rows)
             yield from tuned.task.predictions(chunk, rows, outputs)
 
@@ -103,7 +107,7 @@ def execute(values: flags.FlagValues) -> int:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-    print("\n".join([f"{count:,} predictions in {output}", *bad_rows.report()]))
+    print("\n".join([f"{count:,} predictions in {output}", *encoder.report(), *bad_rows.report()]))
     return 0
 
 
@@ -115,6 +119,8 @@ def _for_questions(values: flags.FlagValues, tuned: FineTuned) -> FineTuned:
         raise UserError(f"--output_format={SQUAD} is for question answering, and the model's task is {task.name}")
     if values.null_threshold is None:
         return tuned
+    if not math.isfinite(values.null_threshold):
+        raise UserError(f"--null_threshold={values.null_threshold}: must be a number")
     if not is_for_questions or not task.may_be_impossible:
         raise UserError("--null_threshold is for questions that may have no answer, which the model was not tuned on")
     return dataclasses.replace(tuned, task=task.with_null_threshold(values.null_threshold))

@@ -5,9 +5,11 @@ import pathlib
 from absl import flags
 
 from bert_jax.errors import UserError
+from bert_jax.tasks.encoding.example_encoder import encode_all
 from bert_jax.tasks.examples.places import BadRows
+from bert_jax.text.tokenizer import writable_sibling
 from launch.finetuned_model import Answers, open_finetuned
-from launch.finetuning_files import read_examples
+from launch.finetuning_files import check_usable, read_examples
 from launch.mesh_flags import make_mesh_from_flags
 
 
@@ -19,15 +21,20 @@ def evaluate_examples(values: flags.FlagValues) -> int:
     figure = pathlib.Path(values.figure) if values.figure else None
     if figure and not hasattr(task, "confusion_matrix"):
         raise UserError(f"--figure is for classification, and the model's task is {task.name}: leave it out")
-    if figure and not figure.absolute().parent.is_dir():
-        raise UserError(f"--figure={figure}: there is no folder {figure.absolute().parent}")
+    if figure and getattr(task, "kind", "single") != "single":
+        raise UserError(f"--figure={figure}: a confusion matrix needs one label an example; leave it out")
+    if figure and (figure.suffix != ".png" or figure.is_dir() or not figure.absolute().parent.is_dir()):
+        raise UserError(f"--figure={figure}: must be a .png file in a folder that exists")
+    if figure:
+        with writable_sibling(figure):
+            pass  # A folder that cannot be written is found before the model is compiled, not after.
     bad_rows = BadRows(values.on_bad_row)
     examples = list(read_examples(values, task, values.input, bad_rows, with_labels=True))
     print("\n".join([f"{values.input}: {len(examples):,} examples", *bad_rows.report()]))
-    if hasattr(task, "check"):
-        task.check(examples)
-    rows, lines = task.encode(examples, tuned.tokenizer, tuned.max_seq_len, tuned.long_texts)
-    print("\n".join(lines))
+    examples = check_usable(values, task, values.input, examples)
+    encoder = tuned.encoder()
+    rows = encode_all(encoder, examples)
+    print("\n".join(encoder.report()))
 
     # From here on, imports are slow.
     answers = Answers(tuned, make_mesh_from_flags(values), values.batch_size, values.dtype)
@@ -39,11 +46,9 @@ def evaluate_examples(values: flags.FlagValues) -> int:
     print(format_scores(values.input, metrics, baseline, "knowing these labels alone" if baseline else ""))
     print("\n".join(task.report(examples, rows, outputs)))
     if figure:
-        matrix = task.confusion_matrix(examples, rows, outputs)
-        if matrix is None:
-            raise UserError(f"--figure={figure}: a confusion matrix needs one label an example; leave it out")
         from bert_jax.tasks.scores.confusion_figure import write_confusion_figure
 
+        matrix = task.confusion_matrix(examples, rows, outputs)
         print("\n".join([f"confusion matrix: {figure}", *write_confusion_figure(str(figure), matrix, task.labels)]))
     return 0
 

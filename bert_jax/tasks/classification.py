@@ -1,6 +1,6 @@
 """Classification of texts and pairs: one label, several, or a number (Devlin et al. 2018, section 4.1)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,10 +8,11 @@ import numpy as np
 from bert_jax.config import BertConfig
 from bert_jax.errors import UserError
 from bert_jax.models.execution import Execution
-from bert_jax.tasks.encoding.encoded_rows import EncodedRows, with_targets
+from bert_jax.tasks.encoding.encoded_rows import EncodedRows
 from bert_jax.tasks.encoding.texts import TextEncoder
 from bert_jax.tasks.examples.example_types import TextExample
-from bert_jax.tasks.examples.labels import check_labels, collect_labels
+from bert_jax.tasks.examples.labels import collect_labels, unknown_label
+from bert_jax.tasks.examples.places import BadRows
 from bert_jax.tasks.scores import classification, regression
 from bert_jax.text.tokenizer import Tokenizer
 
@@ -39,6 +40,7 @@ class Classification:
         labels: Sequence[str] | None,
         main_metric: str | None = None,
         markers: Sequence[str] = (),
+        is_pair: bool | None = None,
     ):
         """Makes the task.
 
@@ -47,8 +49,10 @@ class Classification:
             labels: their names; None for numbers.
             main_metric: the one that decides; accuracy, micro F1 or Pearson's correlation if None.
             markers: words that are one token each wherever they stand.
+            is_pair: whether examples are pairs of texts; None where that is not known.
         """
         self.kind = kind
+        self.is_pair = is_pair
         self.labels = tuple(labels) if labels is not None else None
         self.markers = tuple(markers)
         self.main_metric = main_metric or {"single": "accuracy", "multi": "micro_f1", "float": "pearson"}[kind]
@@ -68,7 +72,7 @@ class Classification:
     ) -> "Classification":
         """Makes the task of training examples, with the labels that they have, or those given."""
         found = None if kind == "float" else collect_labels(training, labels)
-        return cls(kind, found, main_metric, markers)
+        return cls(kind, found, main_metric, markers, training[0].pair is not None)
 
     def to_json(self) -> dict[str, Any]:
         """See `FineTuningTask`."""
@@ -79,12 +83,13 @@ class Classification:
             "labels": labels,
             "main_metric": self.main_metric,
             "markers": list(self.markers),
+            "is_pair": self.is_pair,
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Classification":
         """Inverse of `to_json`."""
-        return cls(values["kind"], values["labels"], values["main_metric"], values["markers"])
+        return cls(values["kind"], values["labels"], values["main_metric"], values["markers"], values.get("is_pair"))
 
     def objective(self, config: BertConfig, execution: Execution) -> "TextObjective":
         """See `FineTuningTask`."""
@@ -92,21 +97,24 @@ class Classification:
 
         return TextObjective(config, _ANSWERS[self.kind], len(self.labels or ("value",)), execution=execution)
 
-    def check(self, examples: Sequence[TextExample]) -> None:
-        """Raises a UserError at the first example with a label that the task does not have."""
-        if self.labels is not None:
-            check_labels(examples, self.labels)
+    def usable(self, examples: Iterable[TextExample], bad_rows: BadRows) -> Iterator[TextExample]:
+        """See `FineTuningTask`: those whose labels the task has."""
+        for example in examples:
+            is_pair = example.pair is not None
+            if self.is_pair not in (None, is_pair):
+                shapes = {True: "a pair of texts", False: "a single text"}
+                raise UserError(
+                    f"{example.place}: this is {shapes[is_pair]}, and what is learned is to label"
+                    f" {shapes[self.is_pair]}: say with --text_column and --pair_column which columns are meant"
+                )
+            if self.labels is not None and (reason := unknown_label(example, self.labels)):
+                bad_rows.reject(example.place, reason)
+                continue
+            yield example
 
-    def encode(
-        self, examples: Sequence[TextExample], tokenizer: Tokenizer, max_seq_len: int, long_texts: str
-    ) -> tuple[EncodedRows, list[str]]:
+    def encoder(self, tokenizer: Tokenizer, max_seq_len: int, long_texts: str) -> TextEncoder:
         """See `FineTuningTask`; the target is `labels`, see `TextObjective`."""
-        encoder = TextEncoder(tokenizer, max_seq_len, long_texts, self.markers)
-        rows = EncodedRows.of(row for _, rows in encoder.encode(examples) for row in rows)
-        lines = [encoder.count.report(max_seq_len, long_texts)]
-        if examples and examples[0].label is None:
-            return rows, lines
-        return with_targets(rows, labels=self._true(examples)[rows.examples]), lines
+        return TextEncoder(tokenizer, max_seq_len, long_texts, self.markers, self._targets)
 
     def score(self, examples: Sequence[TextExample], rows: EncodedRows, outputs: Any) -> dict[str, float]:
         """See `FineTuningTask`."""
@@ -163,6 +171,10 @@ class Classification:
             return ("micro_f1", "macro_f1", "subset_accuracy", "loss")
         names = ("accuracy", "macro_f1", "micro_f1", "matthews", "loss")
         return (*names, "f1") if len(self.labels) == 2 else names
+
+    def _targets(self, example: TextExample, tokens: Sequence[int]) -> dict[str, Any]:
+        """The target of a row of an example; none where labels were not read."""
+        return {} if example.label is None else {"labels": self._true([example])[0]}
 
     def _true(self, examples: Sequence[TextExample]) -> np.ndarray:
         """The labels as numbers: of classes int32 `[examples]`, else float32 `[examples, labels]` or `[examples]`."""

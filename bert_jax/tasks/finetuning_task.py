@@ -3,7 +3,7 @@
 Nothing here needs JAX but `objective`: files, labels and lengths are checked before it is imported.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -11,6 +11,8 @@ import numpy as np
 from bert_jax.config import BertConfig
 from bert_jax.models.execution import Execution
 from bert_jax.tasks.encoding.encoded_rows import EncodedRows
+from bert_jax.tasks.encoding.example_encoder import ExampleEncoder
+from bert_jax.tasks.examples.places import BadRows
 from bert_jax.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -45,10 +47,19 @@ class FineTuningTask(Protocol):
     def objective(self, config: BertConfig, execution: Execution) -> "Objective":
         """Returns what is minimised; imports JAX."""
 
-    def encode(
-        self, examples: Sequence[Any], tokenizer: Tokenizer, max_seq_len: int, long_texts: str
-    ) -> tuple[EncodedRows, list[str]]:
-        """Turns examples into rows, with targets if they have labels; and says what became of long ones."""
+    def usable(self, examples: Iterable[Any], bad_rows: BadRows) -> Iterator[Any]:
+        """Yields the examples that the task can learn from or answer, as they come.
+
+        Args:
+            examples: of any file of the task's kind.
+            bad_rows: takes the others: those with a label that the task does not have.
+
+        Raises:
+            UserError: a bad row where that is fatal, or examples of another shape, such as pairs for single texts.
+        """
+
+    def encoder(self, tokenizer: Tokenizer, max_seq_len: int, long_texts: str) -> ExampleEncoder:
+        """Returns what turns examples into rows."""
 
     def score(self, examples: Sequence[Any], rows: EncodedRows, outputs: Outputs) -> dict[str, float]:
         """Returns the metrics, `main_metric` among them; every example counts once."""

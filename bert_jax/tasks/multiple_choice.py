@@ -1,6 +1,6 @@
 """Multiple choice: which of several texts goes on, or answers (Devlin et al. 2018, section 4.4; SWAG, RACE)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from bert_jax.models.execution import Execution
 from bert_jax.tasks.encoding.choices import ChoiceEncoder
 from bert_jax.tasks.encoding.encoded_rows import EncodedRows
 from bert_jax.tasks.examples.example_types import ChoiceExample
+from bert_jax.tasks.examples.places import BadRows
 from bert_jax.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -60,13 +61,18 @@ class MultipleChoice:
 
         return ChoiceObjective(config, execution=execution)
 
-    def encode(
-        self, examples: Sequence[ChoiceExample], tokenizer: Tokenizer, max_seq_len: int, long_texts: str
-    ) -> tuple[EncodedRows, list[str]]:
+    def usable(self, examples: Iterable[ChoiceExample], bad_rows: BadRows) -> Iterator[ChoiceExample]:
+        """See `FineTuningTask`: those with no more choices than the task has."""
+        for example in examples:
+            if len(example.choices) > self.num_choices:
+                reason = f"{len(example.choices)} choices, and the model was tuned for {self.num_choices} at most"
+                bad_rows.reject(example.place, reason)
+                continue
+            yield example
+
+    def encoder(self, tokenizer: Tokenizer, max_seq_len: int, long_texts: str) -> ChoiceEncoder:
         """See `FineTuningTask`; the target is `labels`, see `ChoiceObjective`."""
-        encoder = ChoiceEncoder(tokenizer, max_seq_len, self.num_choices, long_texts)
-        rows = EncodedRows.of((row for _, rows in encoder.encode(examples) for row in rows), self.num_choices)
-        return rows, [encoder.count.report(max_seq_len, long_texts)]
+        return ChoiceEncoder(tokenizer, max_seq_len, self.num_choices, long_texts)
 
     def score(self, examples: Sequence[ChoiceExample], rows: EncodedRows, outputs: Any) -> dict[str, float]:
         """See `FineTuningTask`."""

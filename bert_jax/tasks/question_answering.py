@@ -1,7 +1,7 @@
 """Question answering: the span of a passage that answers, or none (Devlin et al. 2018, sections 4.2 and 4.3)."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bert_jax.config import BertConfig
@@ -11,6 +11,7 @@ from bert_jax.tasks.encoding.answer_spans import Answer, decode_all, official_n_
 from bert_jax.tasks.encoding.encoded_rows import EncodedRows
 from bert_jax.tasks.encoding.passages import PassageEncoder
 from bert_jax.tasks.examples.example_types import QuestionExample
+from bert_jax.tasks.examples.places import BadRows
 from bert_jax.tasks.scores.answers import (
     CMRC,
     EVALUATORS,
@@ -141,18 +142,13 @@ class QuestionAnswering:
 
         return SpanObjective(config, execution=execution)
 
-    def encode(
-        self, examples: Sequence[QuestionExample], tokenizer: Tokenizer, max_seq_len: int, long_texts: str
-    ) -> tuple[EncodedRows, list[str]]:
+    def usable(self, examples: Iterable[QuestionExample], bad_rows: BadRows) -> Iterator[QuestionExample]:
+        """See `FineTuningTask`: all."""
+        return iter(examples)
+
+    def encoder(self, tokenizer: Tokenizer, max_seq_len: int, long_texts: str) -> PassageEncoder:
         """See `FineTuningTask`; the targets are those of `SpanObjective`."""
-        encoder = PassageEncoder(tokenizer, max_seq_len, self.reading.doc_stride, self.reading.max_question_len)
-        has_answers = bool(examples) and examples[0].answers is not None
-        rows = EncodedRows.of(
-            dataclasses.replace(row, detail=window)
-            for _, rows, windows in encoder.encode(examples, has_answers)
-            for row, window in zip(rows, windows, strict=True)
-        )
-        return rows, encoder.report()
+        return PassageEncoder(tokenizer, max_seq_len, self.reading.doc_stride, self.reading.max_question_len)
 
     def score(self, examples: Sequence[QuestionExample], rows: EncodedRows, outputs: Any) -> dict[str, float]:
         """See `FineTuningTask`, and the class."""

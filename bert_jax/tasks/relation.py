@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from bert_jax.tasks.classification import Classification
-from bert_jax.tasks.encoding.encoded_rows import EncodedRows, with_targets
+from bert_jax.tasks.encoding.encoded_rows import EncodedRows
+from bert_jax.tasks.encoding.texts import TextEncoder
 from bert_jax.tasks.examples.example_types import TextExample
 from bert_jax.tasks.examples.semeval import MARKERS
 from bert_jax.tasks.scores.classification import majority_class
@@ -30,24 +31,23 @@ class RelationExtraction(Classification):
         labels: Sequence[str] | None = None,
         main_metric: str | None = None,
         markers: Sequence[str] = MARKERS,
+        is_pair: bool | None = False,
     ):
         """Makes the task; arguments as of `Classification`, the official macro F1 decides if `main_metric` is None."""
-        super().__init__(kind, labels, main_metric or "macro_f1", markers)
+        super().__init__(kind, labels, main_metric or "macro_f1", markers, is_pair)
 
-    def encode(
-        self, examples: Sequence[TextExample], tokenizer: Tokenizer, max_seq_len: int, long_texts: str
-    ) -> tuple[EncodedRows, list[str]]:
+    def encoder(self, tokenizer: Tokenizer, max_seq_len: int, long_texts: str) -> TextEncoder:
         """See `FineTuningTask`; rows also say where the entities begin, `entity_positions` int32 `[rows, 2]`.
 
         An entity that was cut off with the end of a long text is read at [CLS].
         """
-        rows, lines = super().encode(examples, tokenizer, max_seq_len, long_texts)
-        positions = np.zeros((len(rows), 2), np.int32)
-        for entity, marker in enumerate((self.markers[0], self.markers[2])):
-            (places,) = np.nonzero(rows.tokens == tokenizer.token_to_id(marker))
-            row = np.searchsorted(rows.offsets, places, side="right") - 1
-            positions[row, entity] = places - rows.offsets[row]
-        return with_targets(rows, entity_positions=positions), lines
+        openings = [tokenizer.token_to_id(marker) for marker in self.markers[::2]]
+
+        def targets(example: TextExample, tokens: Sequence[int]) -> dict[str, Any]:
+            places = [tokens.index(opening) if opening in tokens else 0 for opening in openings]
+            return {**self._targets(example, tokens), "entity_positions": np.asarray(places, np.int32)}
+
+        return TextEncoder(tokenizer, max_seq_len, long_texts, self.markers, targets)
 
     def score(self, examples: Sequence[TextExample], rows: EncodedRows, outputs: Any) -> dict[str, float]:
         """See `FineTuningTask` and `score_relations`."""

@@ -1,6 +1,6 @@
 """Tagging: entities in sentences, a tag for each word (Devlin et al. 2018, section 5.3)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from bert_jax.models.execution import Execution
 from bert_jax.tasks.encoding.encoded_rows import EncodedRows
 from bert_jax.tasks.encoding.words import WordEncoder, gather_words, tag_names, tagging_prediction
 from bert_jax.tasks.examples.example_types import TaggedExample
+from bert_jax.tasks.examples.places import BadRows
 from bert_jax.tasks.examples.tag_schemes import OUTSIDE
 from bert_jax.tasks.scores.entities import entity_scores, entity_table
 from bert_jax.text.tokenizer import Tokenizer
@@ -76,18 +77,21 @@ class Tagging:
 
         return TokenObjective(config, len(self.labels), execution=execution)
 
-    def encode(
-        self, examples: Sequence[TaggedExample], tokenizer: Tokenizer, max_seq_len: int, long_texts: str
-    ) -> tuple[EncodedRows, list[str]]:
-        """See `FineTuningTask`; the target is `labels`, see `TokenObjective`.
+    def usable(self, examples: Iterable[TaggedExample], bad_rows: BadRows) -> Iterator[TaggedExample]:
+        """See `FineTuningTask`: those whose tags the task has."""
+        known = set(self.labels)
+        for example in examples:
+            tag = next((tag for tag in example.tags or () if tag not in known), None)
+            if tag is not None:
+                word = example.tags.index(tag)
+                reason = f"the tag {tag!r} of word {word + 1}, {example.words[word]!r}, is not among those of training"
+                bad_rows.reject(example.place, f"{reason} ({', '.join(self.labels)})")
+                continue
+            yield example
 
-        Raises:
-            UserError: an example has a tag that the task does not have.
-        """
-        has_tags = bool(examples) and examples[0].tags is not None
-        encoder = WordEncoder(tokenizer, max_seq_len, self.labels if has_tags else (), self.context_len)
-        rows = EncodedRows.of(row for _, rows in encoder.encode(examples) for row in rows)
-        return rows, encoder.report()
+    def encoder(self, tokenizer: Tokenizer, max_seq_len: int, long_texts: str) -> WordEncoder:
+        """See `FineTuningTask`; the target is `labels`, see `TokenObjective`."""
+        return WordEncoder(tokenizer, max_seq_len, self.labels, self.context_len)
 
     def score(self, examples: Sequence[TaggedExample], rows: EncodedRows, outputs: Any) -> dict[str, float]:
         """See `FineTuningTask`: of entities, over all types."""

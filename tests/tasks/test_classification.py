@@ -1,12 +1,15 @@
 """Classification from files' side: answers out of logits, windows averaged, each example counted once."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from bert_jax.errors import UserError
 from bert_jax.tasks.classification import Classification
+from bert_jax.tasks.encoding.example_encoder import encode_all
 from bert_jax.tasks.examples.example_types import TextExample
-from bert_jax.tasks.examples.places import Place
+from bert_jax.tasks.examples.places import BadRows, Place
 from bert_jax.tasks.finetuning_tasks import task_from_json
 
 TEXTS = ("a b c", "d", "e f", "g h i j k l m n o p q r")
@@ -43,7 +46,8 @@ def always_right(task, rows):
 def test_right_logits_give_full_marks(letter_tokenizer, kind, labels, answers):
     given = examples(labels)
     task = Classification.of(given, kind)
-    rows, lines = task.encode(given, letter_tokenizer, 8, "windows")
+    encoder = task.encoder(letter_tokenizer, 8, "windows")
+    rows, lines = encode_all(encoder, given), encoder.report()
     assert "1 of 4 texts are longer than 8 tokens" in lines[0] and len(rows) > 4
     outputs = always_right(task, rows)
     scores = task.score(given, rows, outputs)
@@ -64,7 +68,7 @@ def test_it_comes_back_from_json(letter_tokenizer, kind, labels):
     task = Classification.of(given, kind)
     again = task_from_json({**task.to_json(), "max_seq_len": 8})
     assert type(again) is Classification and again.to_json() == task.to_json()
-    rows, _ = task.encode(given, letter_tokenizer, 8, "head")
+    rows = encode_all(task.encoder(letter_tokenizer, 8, "head"), given)
     outputs = always_right(task, rows)
     assert list(again.predictions(given, rows, outputs)) == list(task.predictions(given, rows, outputs))
 
@@ -72,7 +76,7 @@ def test_it_comes_back_from_json(letter_tokenizer, kind, labels):
 def test_windows_are_averaged_and_count_as_one_example(letter_tokenizer):
     given = examples(("bad", "good"), ("abcdefghijklmnop", "a"))
     task = Classification("single", ("bad", "good"))
-    rows, _ = task.encode(given, letter_tokenizer, 8, "windows")
+    rows = encode_all(task.encoder(letter_tokenizer, 8, "windows"), given)
     assert rows.examples.tolist() == [0, 0, 0, 1]
     # Of the first text two windows are a little for good, and one is sure of bad; the second text is wrong.
     outputs = {"logits": [np.array(one) for one in ([0, 0.1], [9.0, 0], [0, 0.1], [9.0, 0])]}
@@ -87,7 +91,7 @@ def test_windows_are_averaged_and_count_as_one_example(letter_tokenizer):
 def test_texts_to_predict_have_no_targets(letter_tokenizer):
     given = examples((None,) * 4)
     task = Classification("single", ("bad", "good"))
-    rows, _ = task.encode(given, letter_tokenizer, 20, "head")
+    rows = encode_all(task.encoder(letter_tokenizer, 20, "head"), given)
     assert not rows.targets
     logits = [np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.array([0.0, 1.0]), np.array([1.0, 0.0])]
     answers = [row["label"] for row in task.predictions(given, rows, {"logits": logits})]
@@ -106,3 +110,27 @@ def test_a_metric_that_is_not_there(kind, labels, metric):
 def test_a_task_that_is_not_known():
     with pytest.raises(UserError, match="tuned for 'parsing', and known are classification, tagging"):
         task_from_json({"task": "parsing"})
+
+
+def test_labels_of_another_task_are_bad_rows():
+    task = Classification.of(examples(SINGLE), "single")
+    seen = examples(("good", "splendid", "bad", "fair"))
+    with pytest.raises(UserError, match=r"^dev\.csv:3: the label 'splendid' is not among those of training"):
+        list(task.usable(seen, BadRows()))
+    skipped = BadRows("skip")
+    assert [example.label for example in task.usable(seen, skipped)] == ["good", "bad", "fair"]
+    assert skipped.count == 1
+    unlabelled = examples([None] * 4)
+    assert list(task.usable(unlabelled, BadRows())) == unlabelled
+
+
+def test_pairs_are_not_taken_for_single_texts():
+    single = examples(SINGLE)
+    pairs = [dataclasses.replace(example, pair="second") for example in single]
+    for learned, other in ((single, pairs), (pairs, single)):
+        task = task_from_json(Classification.of(learned, "single").to_json())
+        assert list(task.usable(learned, BadRows())) == learned
+        with pytest.raises(UserError, match=r"dev\.csv:2: this is a .*--pair_column"):
+            list(task.usable(other, BadRows("skip")))
+    # Checkpoints of before this was kept, and models of others.
+    assert list(Classification("single", ["bad", "fair", "good"]).usable(pairs, BadRows())) == pairs

@@ -1,5 +1,6 @@
 """Training batches are a function of the step: weights and hidden tokens too, however the batch is cut."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from bert_jax.data.length_batches import LengthBatches
 from bert_jax.parallel.mesh import make_mesh
-from bert_jax.tasks.encoding.encoded_rows import EncodedRows, Row, with_targets
+from bert_jax.tasks.encoding.encoded_rows import EncodedRows, Row
 from bert_jax.tasks.finetuning_batches import TrainingRows
 from bert_jax.tasks.input_masking import InputMasking
 
@@ -22,7 +23,7 @@ def _rows(count=200, rows_per_unit=1):
         body = draw.integers(5, 30, draw.integers(10, 30)).tolist()
         made.append(Row([2, *body, 3], len(body) + 2, number // rows_per_unit))
     rows = EncodedRows.of(made, rows_per_unit)
-    return with_targets(rows, labels=np.arange(len(rows), dtype=np.int32))
+    return dataclasses.replace(rows, targets={**rows.targets, "labels": np.arange(len(rows), dtype=np.int32)})
 
 
 def _batches(rows, first, last, **hooks):

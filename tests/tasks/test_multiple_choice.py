@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from bert_jax.errors import UserError
+from bert_jax.tasks.encoding.example_encoder import encode_all
 from bert_jax.tasks.examples.example_types import ChoiceExample
-from bert_jax.tasks.examples.places import Place
+from bert_jax.tasks.examples.places import BadRows, Place
 from bert_jax.tasks.finetuning_tasks import task_from_json
 from bert_jax.tasks.multiple_choice import MultipleChoice
 
@@ -24,7 +25,8 @@ EXAMPLES = [
 def test_right_logits_give_full_marks(letter_tokenizer):
     task = MultipleChoice.of(EXAMPLES)
     assert task.num_choices == 3 and task.main_metric == "accuracy"
-    rows, lines = task.encode(EXAMPLES, letter_tokenizer, 12, "head")
+    encoder = task.encoder(letter_tokenizer, 12, "head")
+    rows, lines = encode_all(encoder, EXAMPLES), encoder.report()
     assert "1 of 3 texts are longer than 12 tokens" in lines[0]
     assert (len(rows), rows.num_units) == (9, 3)
     labels = rows.batch(np.arange(3), 12)["labels"]
@@ -46,7 +48,7 @@ def test_right_logits_give_full_marks(letter_tokenizer):
 
 
 def test_rows_of_a_unit(letter_tokenizer):
-    rows, _ = MultipleChoice(3).encode(EXAMPLES, letter_tokenizer, 12, "head")
+    rows = encode_all(MultipleChoice(3).encoder(letter_tokenizer, 12, "head"), EXAMPLES)
     batch = rows.batch(np.array([1, -1]), 12)
     assert batch["input_ids"].shape == (2, 3, 12) and batch["row_weights"].tolist() == [1, 0]
     texts = [
@@ -56,7 +58,7 @@ def test_rows_of_a_unit(letter_tokenizer):
     # The context is longer, and gives up tokens; the gap is filled; the choice that is not there has no token.
     assert texts == ["[CLS] h i j k l m [SEP] t v u [SEP]", "[CLS] h i j k l m [SEP] t w u [SEP]", ""]
     assert batch["token_type_ids"][0, 0].tolist() == [0] * 8 + [1] * 4
-    tail, _ = MultipleChoice(3).encode(EXAMPLES, letter_tokenizer, 12, "tail")
+    tail = encode_all(MultipleChoice(3).encoder(letter_tokenizer, 12, "tail"), EXAMPLES)
     ids = tail.batch(np.array([1]), 12)["input_ids"][0, 0]
     assert [letter_tokenizer.id_to_token(index) for index in ids[1:7]] == list("nopqrs")
 
@@ -64,7 +66,7 @@ def test_rows_of_a_unit(letter_tokenizer):
 def test_examples_to_predict(letter_tokenizer):
     task = MultipleChoice(3)
     given = [example(5, "a", "", "b|c|d", None)]
-    rows, _ = task.encode(given, letter_tokenizer, 12, "head")
+    rows = encode_all(task.encoder(letter_tokenizer, 12, "head"), given)
     assert not rows.targets
     (prediction,) = task.predictions(given, rows, {"logits": [np.array([0.0, 2.0, 1.0])]})
     assert (prediction["id"], prediction["answer"]) == ("id5", 1)
@@ -79,8 +81,11 @@ def test_it_comes_back_from_json():
 
 def test_what_makes_no_sense(letter_tokenizer):
     with pytest.raises(UserError, match="dev:0: 3 choices, and the model was tuned for 2 at most"):
-        MultipleChoice(2).encode(EXAMPLES, letter_tokenizer, 12, "head")
+        list(MultipleChoice(2).usable(EXAMPLES, BadRows()))
+    skipped = BadRows("skip")
+    usable = list(MultipleChoice(2).usable(EXAMPLES, skipped))
+    assert [len(example.choices) for example in usable] == [2] * len(usable) and len(usable) + skipped.count == 3
     with pytest.raises(UserError, match="multiple choice compares whole texts"):
-        MultipleChoice(3).encode(EXAMPLES, letter_tokenizer, 12, "windows")
+        MultipleChoice(3).encoder(letter_tokenizer, 12, "windows")
     with pytest.raises(UserError, match="no metric 'f1' here"):
         MultipleChoice(3, "f1")

@@ -1,12 +1,13 @@
 """The view of a task's rows for the losses of pre-training: what is masked and swapped, and what it depends on."""
 
+import dataclasses
 import types
 
 import numpy as np
 import pytest
 
 from bert_jax.errors import UserError
-from bert_jax.tasks.encoding.encoded_rows import EncodedRows, Row, with_targets
+from bert_jax.tasks.encoding.encoded_rows import EncodedRows, Row
 from bert_jax.tasks.pretraining_view import PretrainingView
 
 _TOKENIZER = types.SimpleNamespace(
@@ -114,7 +115,7 @@ def test_of_choices_the_right_one_is_shown(rows):
         rows_per_unit=3,
     )
     right = np.arange(8) % 3
-    made = with_targets(made, labels=np.repeat(right, 3))
+    made = dataclasses.replace(made, targets={**made.targets, "labels": np.repeat(right, 3)})
     shown = _shown(_view(made, with_pairs=False)(np.arange(8), 8, 0, np.arange(8)))
     np.testing.assert_array_equal(shown[:, 3], 100 + 3 * np.arange(8) + right)
     swapped = _view(made)(np.arange(8), 8, 0, np.arange(8))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bert_jax.errors import UserError
+from bert_jax.tasks.encoding.example_encoder import encode_all
 from bert_jax.tasks.encoding.passages import END, START
 from bert_jax.tasks.examples.example_types import QuestionExample
 from bert_jax.tasks.examples.places import Place
@@ -42,7 +43,8 @@ def always_right(rows, padded=40, **changed):
 def test_right_logits_give_full_marks(letter_tokenizer):
     task = QuestionAnswering.of(ANSWERED, [], reading=READING)
     assert (task.evaluator, task.may_be_impossible, task.main_metric) == ("squad1", False, "f1")
-    rows, lines = task.encode(ANSWERED, letter_tokenizer, 16, "head")
+    encoder = task.encoder(letter_tokenizer, 16, "head")
+    rows, lines = encode_all(encoder, ANSWERED), encoder.report()
     assert len(rows) > 3 and "1 of 3 questions" in lines[0]
     outputs = always_right(rows)
     assert task.score(ANSWERED, rows, outputs) == {"exact_match": 1, "f1": 1}
@@ -57,7 +59,7 @@ def test_right_logits_give_full_marks(letter_tokenizer):
 
 def test_a_question_counts_once_however_many_windows_it_has(letter_tokenizer):
     task = QuestionAnswering.of(ANSWERED, [], reading=READING)
-    rows, _ = task.encode(ANSWERED, letter_tokenizer, 16, "head")
+    rows = encode_all(task.encoder(letter_tokenizer, 16, "head"), ANSWERED)
     outputs = always_right(rows)
     for row in np.flatnonzero(rows.examples == 1):
         outputs["logits"][row][:] = 0
@@ -67,7 +69,7 @@ def test_a_question_counts_once_however_many_windows_it_has(letter_tokenizer):
 def test_no_answer(letter_tokenizer):
     task = QuestionAnswering.of(IMPOSSIBLE, [], reading=READING)
     assert (task.evaluator, task.may_be_impossible, task.main_metric) == ("squad2", True, "best_f1")
-    rows, _ = task.encode(IMPOSSIBLE, letter_tokenizer, 16, "head")
+    rows = encode_all(task.encoder(letter_tokenizer, 16, "head"), IMPOSSIBLE)
     scores = task.score(IMPOSSIBLE, rows, always_right(rows))
     assert {scores[name] for name in ("f1", "exact_match", "best_f1", "has_answer_f1", "no_answer_f1")} == {1}
     assert task.baseline(IMPOSSIBLE, IMPOSSIBLE) == {"exact_match": 0.25, "f1": 0.25, "best_f1": 0.25}
@@ -79,7 +81,7 @@ def test_no_answer(letter_tokenizer):
 def test_the_threshold_that_dev_likes_best_is_used_from_then_on(letter_tokenizer):
     """A model that is too fond of silence: by 4 where there is an answer, by 18 where there is none."""
     task = QuestionAnswering.of(IMPOSSIBLE, [], reading=READING)
-    rows, _ = task.encode(IMPOSSIBLE, letter_tokenizer, 16, "head")
+    rows = encode_all(task.encoder(letter_tokenizer, 16, "head"), IMPOSSIBLE)
     outputs = always_right(rows, null0=7, null1=7, null2=7, null3=9)
     scores = task.score(IMPOSSIBLE, rows, outputs)
     assert (scores["f1"], scores["best_f1"]) == (0.25, 1)
@@ -96,7 +98,7 @@ def test_the_threshold_that_dev_likes_best_is_used_from_then_on(letter_tokenizer
 def test_questions_to_predict(letter_tokenizer):
     task = QuestionAnswering.of(ANSWERED, [], reading=READING)
     given = [QuestionExample("who ?", "Abc De", None, False, "new", Place("new.jsonl", 1))]
-    rows, _ = task.encode(given, letter_tokenizer, 16, "head")
+    rows = encode_all(task.encoder(letter_tokenizer, 16, "head"), given)
     assert not rows.targets
     values = np.zeros((16, 2))
     first = rows.first_lengths[0] + 3  # after the three letters of Abc
@@ -126,7 +128,7 @@ def test_the_rules_are_those_of_the_questions():
 
 def test_scores_where_dev_alone_has_questions_without_answer(letter_tokenizer):
     task = QuestionAnswering.of(ANSWERED, IMPOSSIBLE, reading=READING)
-    rows, _ = task.encode(IMPOSSIBLE, letter_tokenizer, 16, "head")
+    rows = encode_all(task.encoder(letter_tokenizer, 16, "head"), IMPOSSIBLE)
     assert task.score(IMPOSSIBLE, rows, always_right(rows)) == {"exact_match": 0.75, "f1": 0.75}
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from bert_jax.tasks.encoding.example_encoder import encode_all
 from bert_jax.tasks.examples.example_types import TextExample
 from bert_jax.tasks.examples.places import Place
 from bert_jax.tasks.examples.semeval import MARKERS, mark_entities
@@ -28,7 +29,7 @@ def logits(task, labels):
 def test_markers_are_tokens(letter_tokenizer, examples):
     task = RelationExtraction.of(examples, "single", None, None, MARKERS)
     tokenizer = add_markers(letter_tokenizer, task.markers)
-    rows, _ = task.encode(examples, tokenizer, 20, "head")
+    rows = encode_all(task.encoder(tokenizer, 20, "head"), examples)
     first = [tokenizer.id_to_token(index) for index in rows.tokens[: rows.offsets[1]]]
     assert " ".join(first) == "[CLS] a [E1] b [/E1] c [E2] d e [/E2] [SEP]"
 
@@ -39,19 +40,19 @@ def test_rows_say_where_the_entities_begin(letter_tokenizer, examples):
     turned = dataclasses.replace(examples[0], text=mark_entities("<e2>a</e2> b c <e1>d</e1>"))
     for with_labels in (True, False):
         seen = [dataclasses.replace(one, label=one.label if with_labels else None) for one in (examples[0], turned)]
-        rows, _ = task.encode(seen, tokenizer, 20, "head")
+        rows = encode_all(task.encoder(tokenizer, 20, "head"), seen)
         # [CLS] a [E1] b [/E1] c [E2] d e [/E2] [SEP], and [CLS] [E2] a [/E2] b c [E1] d [/E1] [SEP].
         assert rows.targets["entity_positions"].tolist() == [[2, 6], [6, 1]]
         assert ("labels" in rows.targets) == with_labels
     # What is cut off is read at [CLS].
-    rows, _ = task.encode(examples[:1], tokenizer, 7, "head")
+    rows = encode_all(task.encoder(tokenizer, 7, "head"), examples[:1])
     assert rows.targets["entity_positions"].tolist() == [[2, 0]]
 
 
 def test_the_official_score(letter_tokenizer, examples):
     task = RelationExtraction.of(examples, "single", None, None, MARKERS)
     assert task.main_metric == "macro_f1"
-    rows, _ = task.encode(examples, add_markers(letter_tokenizer, task.markers), 20, "head")
+    rows = encode_all(task.encoder(add_markers(letter_tokenizer, task.markers), 20, "head"), examples)
     assert task.score(examples, rows, logits(task, LABELS))["macro_f1"] == 1
     # Other for one of the four: right 2 of 2 predicted and 3 true relations. The direction counts.
     assert task.score(examples, rows, logits(task, [*LABELS[:3], "Other"]))["macro_f1"] == pytest.approx(4 / 5)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from bert_jax.errors import UserError
+from bert_jax.tasks.encoding.example_encoder import encode_all
 from bert_jax.tasks.encoding.words import LABELS
 from bert_jax.tasks.examples.conll import joined
 from bert_jax.tasks.examples.example_types import TaggedExample
-from bert_jax.tasks.examples.places import Place
+from bert_jax.tasks.examples.places import BadRows, Place
 from bert_jax.tasks.finetuning_tasks import task_from_json
 from bert_jax.tasks.tagging import Tagging
 
@@ -42,7 +43,8 @@ def always_right(task, rows, padded=30):
 def test_right_logits_give_full_marks(letter_tokenizer, max_seq_len):
     task = Tagging.of(EXAMPLES)
     assert task.labels == ("O", "B-LOC", "I-LOC", "B-PER", "I-PER") and task.main_metric == "f1"
-    rows, lines = task.encode(EXAMPLES, letter_tokenizer, max_seq_len, "head")
+    encoder = task.encoder(letter_tokenizer, max_seq_len, "head")
+    rows, lines = encode_all(encoder, EXAMPLES), encoder.report()
     assert (len(rows) > 3) == (max_seq_len == 8) and "3 sentences" in lines[0]
     outputs = always_right(task, rows)
     scores = task.score(EXAMPLES, rows, outputs)
@@ -60,7 +62,7 @@ def test_right_logits_give_full_marks(letter_tokenizer, max_seq_len):
 def test_every_word_counts_once(letter_tokenizer):
     """Wrong in one word of the long sentence, which is read in windows that overlap."""
     task = Tagging.of(EXAMPLES)
-    rows, _ = task.encode(EXAMPLES, letter_tokenizer, 8, "head")
+    rows = encode_all(task.encoder(letter_tokenizer, 8, "head"), EXAMPLES)
     outputs = always_right(task, rows)
     places = [
         (row, place)
@@ -78,7 +80,7 @@ def test_every_word_counts_once(letter_tokenizer):
 def test_sentences_to_predict(letter_tokenizer):
     task = Tagging.of(EXAMPLES)
     given = [sentence(7, "de fg")]
-    rows, _ = task.encode(given, letter_tokenizer, 8, "head")
+    rows = encode_all(task.encoder(letter_tokenizer, 8, "head"), given)
     assert LABELS not in rows.token_targets
     values = np.zeros((8, 5))
     values[1, 1] = values[3, 2] = 3
@@ -106,4 +108,6 @@ def test_what_cannot_be_learned(letter_tokenizer):
         Tagging.of(EXAMPLES, "accuracy")
     other = sentence(4, "a b", "O B-ORG")
     with pytest.raises(UserError, match="dev:4: the tag 'B-ORG' of word 2, 'b', is not among those of training"):
-        Tagging.of(EXAMPLES).encode([other], letter_tokenizer, 8, "head")
+        list(Tagging.of(EXAMPLES).usable([other], BadRows()))
+    skipped = BadRows("skip")
+    assert list(Tagging.of(EXAMPLES).usable([*EXAMPLES, other], skipped)) == list(EXAMPLES) and skipped.count == 1

@@ -42,26 +42,21 @@ class ChoiceEncoder:
             )
         self._tokenizer = tokenizer
         self._max_seq_len = max_seq_len
-        self._num_choices = num_choices
+        self._num_choices = self.rows_per_unit = num_choices
         self._long_texts = long_texts
         self.count = LengthCount()
 
-    def encode(self, examples: Iterable[ChoiceExample]) -> Iterator[tuple[ChoiceExample, list[Row]]]:
-        """Yields each example with its rows; those with an answer have it as the target `labels`.
+    def report(self) -> list[str]:
+        """See `ExampleEncoder`."""
+        return [self.count.report(self._max_seq_len, self._long_texts)]
 
-        Raises:
-            UserError: an example has more choices than there are rows.
-        """
+    def encode(self, examples: Iterable[ChoiceExample]) -> Iterator[tuple[ChoiceExample, list[Row]]]:
+        """Yields each example with its rows; those with an answer have it as the target `labels`."""
         for batch in in_chunks(enumerate(examples), _BATCH):
             texts = [(example.context, *continuations(example)) for _, example in batch]
             unique = list(dict.fromkeys(itertools.chain.from_iterable(texts)))
             ids = dict(zip(unique, self._tokenizer.encode_batch(unique), strict=True))
             for (number, example), (context, *endings) in zip(batch, texts, strict=True):
-                if len(endings) > self._num_choices:
-                    raise UserError(
-                        f"{example.place}: {len(endings)} choices, and the model was tuned for {self._num_choices} at"
-                        " most: leave some out"
-                    )
                 targets = {} if example.answer is None else {"labels": example.answer}
                 longest = max(len(ids[context]) + len(ids[ending]) + 3 for ending in endings)
                 self.count.texts += 1

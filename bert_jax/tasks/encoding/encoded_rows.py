@@ -150,8 +150,3 @@ class EncodedRows:
 def _where(present: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Returns the values `[batch, ...]`, 0 where a row is not present."""
     return np.where(present.reshape(-1, *[1] * (values.ndim - 1)), values, 0).astype(values.dtype)
-
-
-def with_targets(rows: EncodedRows, **targets: np.ndarray) -> EncodedRows:
-    """Returns the rows with these targets, arrays `[rows, ...]`."""
-    return dataclasses.replace(rows, targets={**rows.targets, **targets})

@@ -39,13 +39,15 @@ class Window:
 
 
 class PassageEncoder:
-    """Turns questions into rows.
+    """Turns questions into rows; see `ExampleEncoder`.
 
     Attributes:
         questions, long: how many were encoded, and how many of them need several windows.
         long_questions: questions that were cut.
         lost_answers: answers of which the tokenizer keeps nothing; they are learned as no answer.
     """
+
+    rows_per_unit = 1
 
     def __init__(self, tokenizer: Tokenizer, max_seq_len: int = 384, doc_stride: int = 128, max_question_len: int = 64):
         """Makes the encoder.
@@ -73,17 +75,10 @@ class PassageEncoder:
         self._max_question_len = max_question_len
         self.questions = self.long = self.long_questions = self.lost_answers = 0
 
-    def encode(
-        self, examples: Iterable[QuestionExample], with_targets: bool = False
-    ) -> Iterator[tuple[QuestionExample, list[Row], list[Window]]]:
-        """Yields each question with its rows, one at least, and the window that each of them shows.
+    def encode(self, examples: Iterable[QuestionExample]) -> Iterator[tuple[QuestionExample, list[Row]]]:
+        """Yields each question with its rows, one at least; their `detail` is the window that they show.
 
-        Args:
-            examples: taken as they come, a few hundred ahead.
-            with_targets: give rows the targets START and END, of the first answer that is in the context.
-
-        Raises:
-            UserError: targets are asked for, and a question has no answers.
+        Where answers were read, rows have the targets START and END, of the first answer that is in the context.
         """
         for batch in in_chunks(enumerate(examples), _BATCH):
             contexts = list(dict.fromkeys(example.context for _, example in batch))
@@ -91,16 +86,17 @@ class PassageEncoder:
             questions = self._tokenizer.encode_batch([example.question for _, example in batch])
             for (number, example), question in zip(batch, questions, strict=True):
                 self.long_questions += len(question) > self._max_question_len
-                answer = self._answer(example, pieces[example.context]) if with_targets else None
+                answer = self._answer(example, pieces[example.context])
                 question = question[: self._max_question_len]
                 prefix = [self._tokenizer.cls_id, *question, self._tokenizer.sep_id]
                 bounds, windows = self._windows(len(prefix), pieces[example.context])
                 rows = []
-                for first, last in bounds:
+                for (first, last), window in zip(bounds, windows, strict=True):
                     tokens = [*prefix, *pieces[example.context].ids[first:last], self._tokenizer.sep_id]
-                    targets = _targets(answer, first, last, len(prefix)) if with_targets else {}
-                    rows.append(Row(tokens, len(prefix), number, targets))
-                yield example, rows, windows
+                    has_answers = example.answers is not None
+                    targets = _targets(answer, first, last, len(prefix)) if has_answers else {}
+                    rows.append(Row(tokens, len(prefix), number, targets, detail=window))
+                yield example, rows
 
     def report(self) -> list[str]:
         """Returns lines for people on what was encoded so far."""
@@ -114,9 +110,7 @@ class PassageEncoder:
 
     def _answer(self, example: QuestionExample, pieces: Pieces) -> tuple[int, int] | None:
         """Returns the first and last piece of the first answer that is in the context; None for no answer."""
-        if example.answers is None:
-            raise UserError(f"{example.place}: the question has no answers to learn")
-        found = next(((text, start) for text, start in example.answers if start >= 0), None)
+        found = next(((text, start) for text, start in example.answers or () if start >= 0), None)
         if found is None:
             return None
         text, start = found
@@ -159,11 +153,11 @@ def passage_windows(length: int, size: int, stride: int) -> list[tuple[int, int]
 def most_context(length: int, windows: list[tuple[int, int]]) -> np.ndarray:
     """Returns the number of the window in which each piece has most context, int64 `[length]`.
 
-    That is the smaller of what is before and behind it; the first of equals. (The original adds a hundredth of the
-    window's length, which decides nothing, as only the last window is shorter.)
+    That is the smaller of what is before and behind it, and a hundredth of the window's length, as in the original: the
+    last window is shorter, and shows best what is well inside of it; the first of equals.
     """
-    context = np.full((len(windows), length), -1, np.int64)
+    context = np.full((len(windows), length), -1.0)
     for index, (first, last) in enumerate(windows):
         before = np.arange(last - first)
-        context[index, first:last] = np.minimum(before, before[::-1])
+        context[index, first:last] = np.minimum(before, before[::-1]) + 0.01 * (last - first)
     return context.argmax(axis=0)

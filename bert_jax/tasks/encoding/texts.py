@@ -2,7 +2,8 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from bert_jax.errors import UserError
 from bert_jax.tasks.encoding.chunks import in_chunks
@@ -40,8 +41,14 @@ class LengthCount:
         return f"{line} (the longest {self.longest:,}); {kept}" if self.long else line
 
 
+def _no_targets(example: TextExample, tokens: Sequence[int]) -> Mapping[str, Any]:
+    return {}
+
+
 class TextEncoder:
-    """Turns texts and pairs into rows."""
+    """Turns texts and pairs into rows; see `ExampleEncoder`."""
+
+    rows_per_unit = 1
 
     def __init__(
         self,
@@ -49,6 +56,7 @@ class TextEncoder:
         max_seq_len: int,
         long_texts: str = HEAD,
         markers: Sequence[str] = (),
+        targets: Callable[[TextExample, Sequence[int]], Mapping[str, Any]] = _no_targets,
     ):
         """Makes the encoder.
 
@@ -58,6 +66,7 @@ class TextEncoder:
             long_texts: what becomes of texts that are longer: one of LONG_TEXTS. Of a pair, the longer text gives up
                 tokens first, as in the original.
             markers: words that are one token each wherever they stand, such as "[E1]"; of the vocabulary.
+            targets: those of a row, by name, given its example and its ids.
 
         Raises:
             UserError: there is no such way, or a marker is not in the vocabulary.
@@ -72,19 +81,22 @@ class TextEncoder:
         if unknown:
             raise UserError(f"the vocabulary has no {', '.join(unknown)}: add them as words of their own")
         self._splitter = re.compile("(" + "|".join(map(re.escape, markers)) + ")") if markers else None
+        self._targets = targets
         self.count = LengthCount()
 
-    def encode(
-        self, examples: Iterator[TextExample] | Sequence[TextExample]
-    ) -> Iterator[tuple[TextExample, list[Row]]]:
-        """Yields each example with its rows, without targets: one row, or several windows."""
+    def report(self) -> list[str]:
+        """See `ExampleEncoder`."""
+        return [self.count.report(self._max_seq_len, self._long_texts)]
+
+    def encode(self, examples: Iterable[TextExample]) -> Iterator[tuple[TextExample, list[Row]]]:
+        """Yields each example with its rows: one, or several windows."""
         number = 0
         for batch in in_chunks(examples, _BATCH):
             firsts = self._ids([example.text for example in batch])
             seconds = self._ids([example.pair or "" for example in batch])
             for example, first, second in zip(batch, firsts, seconds, strict=True):
                 pieces = self._pair(first, second) if example.pair is not None else self._single(first)
-                yield example, [self._row(*piece, number) for piece in pieces]
+                yield example, [self._row(*piece, number, example) for piece in pieces]
                 number += 1
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
@@ -100,10 +112,11 @@ class TextEncoder:
                 ids[-1] += [self._markers[marker], *next(plain)]
         return ids
 
-    def _row(self, first: Sequence[int], second: Sequence[int] | None, number: int) -> Row:
+    def _row(self, first: Sequence[int], second: Sequence[int] | None, number: int, example: TextExample) -> Row:
         sep = self._tokenizer.sep_id
-        tokens = [self._tokenizer.cls_id, *first, sep]
-        return Row([*tokens, *second, sep] if second is not None else tokens, len(tokens), number)
+        beginning = [self._tokenizer.cls_id, *first, sep]
+        tokens = [*beginning, *second, sep] if second is not None else beginning
+        return Row(tokens, len(beginning), number, self._targets(example, tokens))
 
     def _single(self, ids: list[int]) -> list[tuple[list[int], None]]:
         limit = self._max_seq_len - 2

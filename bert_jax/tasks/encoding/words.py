@@ -21,7 +21,7 @@ _BATCH = 512
 
 
 class WordEncoder:
-    """Turns tagged sentences into rows.
+    """Turns tagged sentences into rows; see `ExampleEncoder`.
 
     Every word is predicted exactly once: at its first piece, in the window where it has most context. Around a sentence
     that fits, its neighbours in the document may be read too (Devlin et al. 2018, section 5.3, has as much of the
@@ -32,6 +32,8 @@ class WordEncoder:
         long_words: words with more pieces than a row holds; their last pieces are left out.
         empty_words: words that the tokenizer turns into nothing; [UNK] keeps their place.
     """
+
+    rows_per_unit = 1
 
     def __init__(self, tokenizer: Tokenizer, max_seq_len: int, tags: Sequence[str] = (), context_len: int = 0):
         """Makes the encoder.
@@ -56,10 +58,11 @@ class WordEncoder:
     def encode(self, examples: Iterable[TaggedExample]) -> Iterator[tuple[TaggedExample, list[Row]]]:
         """Yields each example with its rows: one, or the windows of a long sentence.
 
-        Their token targets are WORDS and, if the encoder has tags, LABELS; NO_LABEL where no word is predicted.
+        Their token targets are WORDS and, if encoder and example have tags, LABELS; NO_LABEL where no word is
+        predicted.
 
         Raises:
-            UserError: an example has a tag that is not among those of the encoder, or none at all.
+            KeyError: an example has a tag that is not among those of the encoder.
         """
         batches = in_chunks(examples, _BATCH)
         numbers = itertools.count()
@@ -146,16 +149,8 @@ class WordEncoder:
         return rows
 
     def _labels(self, example: TaggedExample) -> np.ndarray | None:
-        if not self._tag_ids:
+        if not self._tag_ids or example.tags is None:
             return None
-        if example.tags is None:
-            raise UserError(f"{example.place}: the sentence has no tags to learn or to compare with")
-        for number, (word, tag) in enumerate(zip(example.words, example.tags, strict=True), start=1):
-            if tag not in self._tag_ids:
-                raise UserError(
-                    f"{example.place}: the tag {tag!r} of word {number}, {word!r}, is not among those of training"
-                    f" ({', '.join(self._tag_ids)}); correct it, or train on data that has it"
-                )
         return np.array([self._tag_ids[tag] for tag in example.tags], np.int32)
 
     def _continued(self, ids: list[int]) -> list[int]:

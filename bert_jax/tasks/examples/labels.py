@@ -83,17 +83,16 @@ def collect_labels(examples: Iterable[TextExample], given: Sequence[str] | None 
 
     Args:
         examples: the training examples, each with one label or several.
-        given: the labels that the user lists, in the order to keep; an example with another one is an error.
+        given: the labels that the user lists, in the order to keep.
 
     Raises:
         UserError: there are fewer than two labels to tell apart (with several labels an example: none), or a label is
-            not among those given, or is given twice.
+            given twice.
     """
     if given is not None:
         twice = [label for label, count in collections.Counter(given).items() if count > 1]
         if twice:
             raise UserError(f"--labels names {twice[0]!r} twice")
-        check_labels(examples, given, where="--labels")
         return tuple(given)
     found: set[str] = set()
     several = False
@@ -109,19 +108,13 @@ def collect_labels(examples: Iterable[TextExample], given: Sequence[str] | None 
     return tuple(sorted(found, key=_order(found)))
 
 
-def check_labels(examples: Iterable[TextExample], labels: Sequence[str], *, where: str = "the training data") -> None:
-    """Raises a UserError at the first example with a label that is not among `labels`, which come from `where`."""
-    known = set(labels)
-    for example in examples:
-        for label in _labels_of(example):
-            if label not in known:
-                names = ", ".join(labels[:_NAMED]) + (
-                    f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
-                )
-                raise UserError(
-                    f"{example.place}: the label {label!r} is not among those of {where} ({names}); correct the row, or"
-                    " list every label with --labels"
-                )
+def unknown_label(example: TextExample, labels: Sequence[str]) -> str | None:
+    """Says of a label of the example that it is not among the task's; None if all are."""
+    label = next((label for label in _labels_of(example) if label not in labels), None)
+    if label is None:
+        return None
+    more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
+    return f"the label {label!r} is not among those of training, or of --labels ({', '.join(labels[:_NAMED])}{more})"
 
 
 def few_shot(examples: Iterable[TextExample], per_label: int, seed: int) -> tuple[list[TextExample], list[str]]:

@@ -1,9 +1,11 @@
 """Rows laid out as batches: token types, positions, padding, targets; and rows that are choices of one question."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from bert_jax.tasks.encoding.encoded_rows import NO_LABEL, EncodedRows, Row, with_targets
+from bert_jax.tasks.encoding.encoded_rows import NO_LABEL, EncodedRows, Row
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def test_a_batch(rows):
 
 def test_what_is_empty_has_no_positions_beyond_the_batch():
     rows = EncodedRows.of([Row([2, 7, 8, 9, 3], 5, 0), Row([2, 3], 2, 1)])
-    rows = with_targets(rows, places=np.asarray([[3, 4], [1, 1]], np.int32))
+    rows = dataclasses.replace(rows, targets={**rows.targets, "places": np.asarray([[3, 4], [1, 1]], np.int32)})
     batch = rows.batch(np.asarray([1, -1]), 2)
     assert batch["places"].tolist() == [[1, 1], [0, 0]] and batch["places"].dtype == np.int32
 
@@ -60,7 +62,7 @@ def test_the_fingerprint_is_of_everything(rows):
     )
     assert same.fingerprint() == rows.fingerprint()
     others = [
-        with_targets(rows, labels=np.asarray([0, 0])),
+        dataclasses.replace(rows, targets={**rows.targets, "labels": np.asarray([0, 0])}),
         EncodedRows.of([Row([2, 7, 8, 3, 9, 3], 3, 0), Row([2, 5, 3], 3, 1)]),
         EncodedRows.of([Row([2, 7, 8, 3, 9, 3], 4, 0), Row([2, 5, 3], 3, 1)]),
     ]

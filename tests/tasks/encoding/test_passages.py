@@ -34,9 +34,9 @@ def question(context, *answers, text="who ?"):
     return QuestionExample(text, context, located, not answers, "q1", Place("dev.json"))
 
 
-def encode(tokenizer, example, *, with_targets=True, **options):
-    ((_, rows, windows),) = PassageEncoder(tokenizer, **options).encode([example], with_targets)
-    return rows, windows
+def encode(tokenizer, example, **options):
+    ((_, rows),) = PassageEncoder(tokenizer, **options).encode([example])
+    return rows, [row.detail for row in rows]
 
 
 def test_a_row_is_question_and_context(letters):
@@ -96,7 +96,7 @@ def test_the_target_is_cls_where_not_all_of_the_answer_is_in_the_window(letters,
 def test_counts_and_limits(letters):
     encoder = PassageEncoder(letters, max_seq_len=12, doc_stride=3, max_question_len=4)
     lost = QuestionExample("w ?", "a \u200b b", (("\u200b", 2),), False, "q", Place("x"))
-    list(encoder.encode([question("a b c d e f g h", "c", text="a b c d e f"), lost], True))
+    list(encoder.encode([question("a b c d e f g h", "c", text="a b c d e f"), lost]))
     assert (encoder.questions, encoder.long, encoder.long_questions, encoder.lost_answers) == (2, 1, 1, 1)
     assert len(encoder.report()) == 3
     with pytest.raises(UserError, match="leaves no room"):
@@ -104,9 +104,7 @@ def test_counts_and_limits(letters):
     with pytest.raises(UserError, match="doc_stride"):
         PassageEncoder(letters, doc_stride=0)
     unlabelled = QuestionExample("w ?", "a b", None, False, "q", Place("new.json"))
-    assert encode(letters, unlabelled, with_targets=False)[0][0].targets == {}
-    with pytest.raises(UserError, match=r"new.json: the question has no answers"):
-        encode(letters, unlabelled)
+    assert encode(letters, unlabelled)[0][0].targets == {}
 
 
 def test_the_first_answer_that_is_in_the_context_is_learned(letters):
@@ -179,7 +177,7 @@ def test_no_answer_is_predicted_above_the_threshold(letters):
 
 def test_a_context_of_which_nothing_is_kept_has_no_answer(letters):
     example = QuestionExample("w ?", "\u200b", None, False, "q1", Place("x"))
-    rows, windows = encode(letters, example, with_targets=False)
+    rows, windows = encode(letters, example)
     starts, ends = random_logits(rows, 0)
     for may_be_impossible in (False, True):
         answer = decode(example, windows, starts, ends, may_be_impossible=may_be_impossible)
@@ -206,10 +204,8 @@ def test_targets_of_real_questions_come_back_as_their_answers(shared_data, name,
     tokens = read_vocabulary(shared_data / "vocab" / f"bert-base-{vocabulary}" / "vocab.txt")
     questions = list(QuestionFile(str(shared_data / "tasks" / name / "dev.json"), BadRows()))[::4]
     encoder = PassageEncoder(WordPieceTokenizer(tokens, cased=False))
-    rows, windows = [], []
-    for _, of_question, shown in encoder.encode(questions, with_targets=True):
-        rows += of_question
-        windows += shown
+    rows = [row for _, of_question in encoder.encode(questions) for row in of_question]
+    windows = [row.detail for row in rows]
     encoded = EncodedRows.of(rows)
     starts, ends = (
         [5.0 * (np.arange(len(row.tokens)) == place) for row, place in zip(rows, encoded.targets[name], strict=True)]

@@ -177,11 +177,7 @@ def test_padded_values_are_gathered(letters):
     assert gather_words([], EncodedRows.of([]), []) == []
 
 
-def test_unknown_tags_are_named(letters):
-    with pytest.raises(UserError, match=r"dev.txt:3: the tag 'B-Y' of word 2, 'b', is not among"):
-        list(WordEncoder(letters, 9, ["O", "B-X"]).encode([sentence("a b", "O B-Y")]))
-    with pytest.raises(UserError, match=r"dev.txt:3: the sentence has no tags"):
-        list(WordEncoder(letters, 9, ["O"]).encode([sentence("a b")]))
+def test_rows_too_short_for_a_word_are_refused(letters):
     with pytest.raises(UserError, match="max_seq_len is 2"):
         WordEncoder(letters, 2)
 
