@@ -6,7 +6,7 @@ Example: python -m launch.convert --from=bert-base-uncased --to=models/bert_base
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -16,6 +16,7 @@ from bert_jax.interop import huggingface
 from bert_jax.interop.pretrained import Pretrained, open_pretrained
 from bert_jax.interop.task_heads import choose_task
 from bert_jax.models.registry import CLASSIFICATION_CLASSES, build_model
+from bert_jax.tasks.finetuning_tasks import task_from_json
 from bert_jax.text.tokenizer import Tokenizer, writable_sibling
 from bert_jax.training.saved_models import leaves_by_path
 from launch.command import run
@@ -53,7 +54,8 @@ def execute(values: flags.FlagValues) -> int:
         raise UserError(f"--to={target} exists and is not an empty folder: nothing is overwritten; choose another")
     with writable_sibling(target):
         pass  # A folder that cannot be written is found before the weights are read, not after.
-    model, _ = choose_task(open_pretrained(source, values.checkpoint), values.task_name)
+    model, run = choose_task(open_pretrained(source, values.checkpoint), values.task_name)
+    finetuning = _finetuning(run)
     if values.format == "huggingface":
         huggingface.check_writable(model.config)
     tokenizer = model.load_tokenizer() if model.tokenizer_directory else None
@@ -71,12 +73,20 @@ def execute(values: flags.FlagValues) -> int:
         folder = temporary / "model"
         if values.format == "huggingface":
             folder.mkdir()
-            huggingface.write_directory(folder, model.config, model.model_class, model.labels, parameters, tokenizer)
+            huggingface.write_directory(
+                folder, model.config, model.model_class, model.labels, parameters, tokenizer, finetuning
+            )
         else:
-            _write_checkpoint(folder, model, parameters, tokenizer, temporary)
+            _write_checkpoint(folder, model, parameters, tokenizer, finetuning, temporary)
         folder.rename(target)
     print(f"wrote {target} ({values.format}){'' if tokenizer else '; there was no tokenizer to write with it'}")
     return 0
+
+
+def _finetuning(run: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns what the model was tuned for, with what its dev set decided; None if it was not tuned."""
+    tuned = run.get("finetuning")
+    return {**tuned, **task_from_json(tuned, run.get("validation")).to_json()} if tuned else None
 
 
 def _load(model: Pretrained) -> tuple[dict[str, Any], list[str]]:
@@ -95,6 +105,7 @@ def _write_checkpoint(
     model: Pretrained,
     parameters: dict[str, Any],
     tokenizer: Tokenizer | None,
+    finetuning: Mapping[str, Any] | None,
     scratch: pathlib.Path,
 ) -> None:
     from bert_jax.training.checkpoints import write_model
@@ -110,6 +121,7 @@ def _write_checkpoint(
         # A model that comes without a count of its updates has made none here.
         "step": model.step or 0,
         "validation": None,
+        **({"finetuning": finetuning} if finetuning else {}),
         "converted_from": model.kind,
     }
     write_model(folder, parameters, run, files)

@@ -8,9 +8,11 @@ import numpy as np
 from absl import flags
 
 from bert_jax.errors import UserError
+from bert_jax.interop.huggingface import PROBLEM_TYPES
 from bert_jax.interop.pretrained import Pretrained, open_pretrained
 from bert_jax.interop.task_heads import choose_task
 from bert_jax.models.execution import Execution
+from bert_jax.tasks.classification import Classification
 from bert_jax.tasks.encoding.encoded_rows import EncodedRows
 from bert_jax.tasks.encoding.example_encoder import ExampleEncoder
 from bert_jax.tasks.encoding.texts import HEAD
@@ -79,17 +81,13 @@ def open_finetuned(path: str, checkpoint: str, task_name: str | None = None) -> 
         model = open_pretrained(path)
     model, run = choose_task(model, task_name)
     tuned = run.get("finetuning")
-    if tuned is None and model.model_class == "BertForSequenceClassification" and model.labels:
+    if tuned is None and model.model_class == Classification.model_class and model.labels:
+        kinds = {problem_type: kind for kind, problem_type in PROBLEM_TYPES.items()}
+        # One label cannot be told from another: it is a number.
+        kind = kinds.get(run.get("problem_type"), "single" if len(model.labels) > 1 else "float")
+        task = Classification(kind, None if kind == "float" else model.labels)
         length = min(512, model.config.max_position_embeddings)
-        tuned = {
-            "task": "classification",
-            "kind": "single",
-            "labels": list(model.labels),
-            "main_metric": "accuracy",
-            "markers": [],
-            "max_seq_len": length,
-            "long_texts": HEAD,
-        }
+        tuned = {**task.to_json(), "max_seq_len": length, "long_texts": HEAD}
     if tuned is None:
         raise UserError(
             f"{model.path} is a {model.model_class} that is not fine-tuned for a task: tune it with python -m"

@@ -28,6 +28,15 @@ _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "g
 _ACTIVATION_NAMES = {"gelu": "gelu", "gelu_tanh": "gelu_new"}
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
+# Where a model that was converted keeps in its configuration what it was tuned for; others leave the entry alone.
+_RECORD = "bert_jax"
+# What transformers calls the kinds of answer of a classifier.
+PROBLEM_TYPES = {
+    "single": "single_label_classification",
+    "multi": "multi_label_classification",
+    "float": "regression",
+}
+
 # The options of ours that Hugging Face's BertModel does not have, with the value that says that they are off.
 _PUBLISHED = {
     "position_embedding_type": "learned",
@@ -157,6 +166,32 @@ def _labels(path: pathlib.Path, fields: Mapping[str, Any]) -> tuple[str, ...] | 
         raise UserError(f"{path}: id2label must name the labels 0, 1, 2 and so on: mend it") from error
 
 
+def read_task(directory: pathlib.Path) -> dict[str, Any]:
+    """Returns what a configuration says of the task that a model was tuned for.
+
+    Returns:
+        `finetuning` as given to `write_directory`, unless the labels are others since; and `problem_type`, one of
+        the values of PROBLEM_TYPES. Each only if it is there.
+    """
+    path = directory / CONFIG_FILE
+    fields = read_json_object(path)
+    found = {}
+    if fields.get("problem_type") in PROBLEM_TYPES.values():
+        found["problem_type"] = fields["problem_type"]
+    record = fields.get(_RECORD)
+    finetuning = record.get("finetuning") if isinstance(record, dict) else None
+    if isinstance(finetuning, dict):
+        labels = tuple(finetuning["labels"]) if finetuning.get("labels") else None
+        if _written_labels(finetuning, labels) == _labels(path, fields):
+            found["finetuning"] = finetuning
+    return found
+
+
+def _written_labels(finetuning: Mapping[str, Any], labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Returns the labels with one for a number, as transformers takes a classifier without names for one of two."""
+    return ("LABEL_0",) if finetuning.get("kind") == "float" else labels
+
+
 def check_writable(config: BertConfig) -> None:
     """Raises a UserError unless Hugging Face's BertModel can be this architecture."""
     for name, published in _PUBLISHED.items():
@@ -175,6 +210,7 @@ def write_directory(
     labels: tuple[str, ...] | None,
     parameters: dict[str, Any],
     tokenizer: Tokenizer | None,
+    finetuning: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a model for `from_pretrained`.
 
@@ -185,6 +221,7 @@ def write_directory(
         labels: of a classifier.
         parameters: used up: they are taken out of the dict as they are written.
         tokenizer: its files are written too, unless None.
+        finetuning: what the model was tuned for, kept for `read_task`; of a classifier it says the problem's type too.
     """
     from safetensors.numpy import save_file
 
@@ -198,6 +235,11 @@ def write_directory(
         "pad_token_id": tokenizer.pad_id if tokenizer else 0,
         "dtype": "float32",
     }
+    if finetuning is not None:
+        fields[_RECORD] = {"finetuning": dict(finetuning)}
+        labels = _written_labels(finetuning, labels)
+        if "kind" in finetuning:
+            fields["problem_type"] = PROBLEM_TYPES[finetuning["kind"]]
     if labels is not None:
         fields["id2label"] = {str(index): label for index, label in enumerate(labels)}
         fields["label2id"] = {label: index for index, label in enumerate(labels)}

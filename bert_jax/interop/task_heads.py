@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bert_jax.errors import UserError
+from bert_jax.interop import huggingface
 from bert_jax.interop.names import MODEL_PARTS
 from bert_jax.interop.pretrained import Pretrained
 from bert_jax.models.shared_encoder import POOLER, TASKS, model_of_task
@@ -14,6 +15,8 @@ from bert_jax.training.saved_models import read_run
 def choose_task(model: Pretrained, name: str | None) -> tuple[Pretrained, dict[str, Any]]:
     """Returns the model of one task, and what its checkpoint says of it, as if it had been tuned for that task alone.
 
+    Of a directory of Hugging Face's that is what `huggingface.read_task` finds.
+
     Args:
         model: of any kind; one that holds no several tasks is returned as it is.
         name: of the task, as --task_name has it; may be None where there is one alone.
@@ -21,7 +24,11 @@ def choose_task(model: Pretrained, name: str | None) -> tuple[Pretrained, dict[s
     Raises:
         UserError: there is no such task, there are several and none is named, or one is named where there are none.
     """
-    run = read_run(model.path) if model.kind == "bert_jax" else {}
+    run: dict[str, Any] = {}
+    if model.kind == "bert_jax":
+        run = read_run(model.path)
+    elif model.kind == "huggingface":
+        run = huggingface.read_task(model.path)
     tasks: Mapping[str, Any] | None = run.get(TASKS)
     if tasks is None:
         if name is not None:

@@ -46,7 +46,7 @@ TASKS = {
     "relation": (RELATIONS, '9\t"<e2>ka</e2> fed <e1>mu</e1>"\n', ("9",), "macro_f1"),
 }
 FLAGS = {"question_answering": ["--doc_stride=5", "--max_question_len=6", "--n_best=2"]}
-NAMES = {"multiple_choice": "{}.csv", "relation": "{}.txt"}
+NAMES = {"multiple_choice": "{}.csv", "relation": "{}.txt", "classification": "{}.csv"}
 
 
 @pytest.fixture
@@ -93,6 +93,44 @@ def test_from_files_to_predictions(task, tmp_path, tune, read_log, capsys):
         assert all(len(row["probabilities"]) == 3 for row in predictions)
     else:
         assert predictions[0]["label"] in predictions[0]["probabilities"]
+
+
+_LABELS = {"single": ("ka", "mu", "ka"), "multi": ("ka|mu", "mu", ""), "float": ("0.5", "2", "-1")}
+
+
+@pytest.mark.parametrize("kind", [*TASKS, *_LABELS])
+def test_a_converted_model_answers_as_the_run(kind, tmp_path, tune, capsys):
+    """With what the task is, its labels, the length, the markers and what the dev set decided."""
+    flags = {"relation": ["--gin_param=finetune.pooling='cls'"]}.get(kind, [])
+    task, new = kind, TASKS[kind][1] if kind in TASKS else "text\nbob fed al in kala and mu\nno\n"
+    if kind in _LABELS:
+        rows = zip(("bob fed al", "li is in kala", "ma"), _LABELS[kind], strict=True)
+        (tmp_path / "train.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+        task, flags = "classification", [f"--labels={kind}", "--max_seq_len=8", "--long_texts=windows"]
+    assert tune(task, "--epochs=1", *flags) == 0
+    found = []
+    input_file = tmp_path / NAMES.get(task, "{}.data").format("new")
+    input_file.write_text(new)
+    for format in (None, "huggingface", "bert_jax"):
+        model = tmp_path / (format or "run")
+        if format:
+            folders = [f"--from={tmp_path / 'run'}", f"--to={model}", "--checkpoint=best"]
+            assert convert(["convert", *folders, f"--format={format}"]) == 0
+        output = tmp_path / f"{model.name}.jsonl"
+        assert predict(["predict", f"--model={model}", f"--input={input_file}", f"--output={output}"]) == 0
+        found.append([json.loads(line) for line in output.read_text().splitlines()])
+    assert found[0] == found[1] == found[2]
+    if task == "classification":
+        configuration = json.loads((tmp_path / "huggingface" / "config.json").read_text())
+        types = {"single": "single_label_classification", "multi": "multi_label_classification", "float": "regression"}
+        assert configuration["problem_type"] == types[kind]
+        assert len(configuration["id2label"]) == (1 if kind == "float" else 2)
+        # What was not made here says only what transformers says.
+        del configuration["bert_jax"]
+        (tmp_path / "huggingface" / "config.json").write_text(json.dumps(configuration))
+        tuned = open_finetuned(str(tmp_path / "huggingface"), "best")
+        assert tuned.task.kind == kind and tuned.max_seq_len > 8
+        assert tuned.task.labels == (None if kind == "float" else ("ka", "mu"))
 
 
 def _check_official_answers(tmp_path, arguments, predictions, capsys):
