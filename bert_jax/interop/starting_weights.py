@@ -5,6 +5,7 @@ from typing import Any
 
 from bert_jax.interop.pretrained import open_pretrained
 from bert_jax.models.embeddings import padded_vocab_size
+from bert_jax.models.shared_encoder import share_pretraining_heads
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.initialization import load_matching
 from bert_jax.training.vocabulary_growth import describe_growth, grow_vocabulary, words_added_since
@@ -35,7 +36,7 @@ def load_starting_weights(
     if words:
         parameters = grow_vocabulary(parameters, words, padded_vocab_size(tokenizer.vocab_size))
         lines += describe_growth(words, tokenizer)
-    loaded, report = load_matching(initial, parameters, source, heads)
+    loaded, report = load_matching(initial, share_pretraining_heads(parameters, initial), source, heads)
     lines += report.lines()
     lines += [f"  left in the file: {name}" for name in (*model.report.unexpected, *model.report.other_shapes)]
     return loaded, lines

@@ -37,7 +37,7 @@ class FineTune:
         layer_decay: the learning rate's factor from a layer to the one below it; None for the same rate everywhere.
         patience: evaluations without a better metric after which the run stops; None for never.
         min_delta: what counts as better, for `patience`.
-        few_shot: train on so many examples of each label alone; None for all there are.
+        few_shot: train on so many examples of each label alone, or of each set of labels; None for all there are.
         class_weights: how much a class counts in the loss: one number for each, in the order of the labels; or
             "balanced", so that all classes count the same; None for 1 each.
         mask_probability: each ordinary token of a training batch becomes [MASK] with this probability; None for never.
@@ -149,6 +149,8 @@ class FineTune:
     def total_steps(self, steps_per_epoch: int) -> int:
         """Returns the steps of the run; checks that the learning rate's course fits into them."""
         steps = max(1, round(self.epochs * steps_per_epoch))
+        if steps >= 2**31:
+            raise UserError(f"epochs={self.epochs:g} are {steps:,} steps, and a run has at most 2,147,483,647")
         plan_learning_rate(self.schedule, self.learning_rate, [PhaseRates(steps)])
         return steps
 

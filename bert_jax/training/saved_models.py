@@ -128,7 +128,8 @@ def open_model(path: str | pathlib.Path, step: str = "latest") -> SavedModel:
         evaluated = [model for model in opened if model.run.get("validation")]
         if not evaluated:
             raise UserError(f"{path} has no checkpoint with a validation loss: use the latest")
-        return min(evaluated, key=lambda model: BestBy.of_run(model.run).badness(model.run["validation"]))
+        # Of equals the first, as when a run decides which checkpoint to keep and when to stop.
+        return min(evaluated, key=lambda model: (BestBy.of_run(model.run).badness(model.run["validation"]), model.step))
     if step in map(str, candidates):
         return _open_checkpoint(path / DIRECTORY / step)
     raise UserError(f"{path} has no checkpoint of step {step}: it has {', '.join(map(str, reversed(candidates)))}")

@@ -31,7 +31,7 @@ def update_factors(
         frozen: patterns of names that are frozen, such as "bert/embeddings/*" or "*/layer_norm/*"; a star also stands
             for slashes.
         layer_decay: the factor from a layer to the one below it: the heads have 1, the top layer this, the embeddings
-            the smallest (Howard and Ruder 2018, section 3.2; as Clark et al. 2020 count it).
+            the smallest (Howard and Ruder 2018, section 3.2).
 
     Raises:
         UserError: a pattern fits no name, there are not so many layers, or nothing is left to train.

@@ -269,6 +269,17 @@ def test_several_seeds(tmp_path, tune, capsys):
     assert results["metric"] == "mean_score"
 
 
+def test_words_and_pairs_begin_with_the_heads_of_pre_training(tmp_path, tune, repository_root, capsys):
+    model = repository_root / "tests" / "golden" / "BertForPreTraining"
+    assert tune(tmp_path / "run", "finetune.mlm_weight=0.1", init_from=model, epochs=1) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    named = {status: [line[1] for line in lines if line[:1] == [status]] for status in ("loaded:", "missing:")}
+    for task in ("moods", "scores", "tags"):
+        assert f"tasks/{task}/masked_lm/transform/kernel" in named["loaded:"]
+        assert f"tasks/{task}/classifier/kernel" in named["missing:"]
+    assert not any("masked_lm" in name for name in named["missing:"])
+
+
 def test_what_the_recipe_adds_works_for_each_task(tmp_path, tune, read_log, capsys, entries):
     tasks = {name: entries[name] for name in ("moods", "tags")}
     bindings = ("ema_decay=0.5", "mask_probability=0.2", "frozen_layers=1", "layer_decay=0.9", "mlm_weight=0.1")

@@ -91,6 +91,13 @@ def test_the_last_and_the_best_are_kept(tmp_path):
     assert open_model(tmp_path, "best").step == 9
 
 
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_of_equals_the_first_is_the_best(tmp_path, keep):
+    """However many are kept, and as early stopping counts."""
+    _save(tmp_path, {1: 2.0, 2: 1.0, 3: 1.0, 4: 3.0}, keep=keep)
+    assert open_model(tmp_path, "best").step == 2
+
+
 def test_unfinished_saves_are_removed(tmp_path):
     _save(tmp_path, {1: None})
     shutil.copytree(tmp_path / "checkpoints/1", tmp_path / "checkpoints/2.orbax-checkpoint-tmp")

@@ -86,10 +86,11 @@ class ColumnFile:
         self, number: str, document: int | None, lines: Sequence[tuple[int, list[str]]]
     ) -> TaggedExample | None:
         for line, fields in lines:
-            # A line with fewer would give a tag from the wrong column.
-            if (self._with_tags and len(fields) != self._count) or len(fields) <= self._word:
-                found = f"{len(fields)} {'column' if len(fields) == 1 else 'columns'}"
-                self._bad_rows.reject(Place(self._path, line), f"the line has {found}, not {self._count}")
+            # A line with fewer would give a tag from the wrong column; whole sentences on lines have any number.
+            if len(fields) != self._count:
+                found = f"{len(fields)} {'column' if len(fields) == 1 else 'columns'}, not {self._count}"
+                hint = "" if self._with_tags else ' (a word on each line; whole texts as JSON lines with "text")'
+                self._bad_rows.reject(Place(self._path, line), f"the line has {found}{hint}")
                 return None
             if not fields[self._word]:
                 self._bad_rows.reject(Place(self._path, line), "the word is empty")

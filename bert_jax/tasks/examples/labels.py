@@ -12,6 +12,7 @@ from bert_jax.tasks.examples.records import json_kind
 
 # Several labels, a number, or no labels wanted.
 KINDS = ("single", "multi", "float", "none")
+_LARGEST = 1e18  # whose square is still a number in single precision
 _NAMED = 20  # labels that a message lists
 
 
@@ -75,6 +76,8 @@ def _number(value) -> float:
         number = math.nan
     if not math.isfinite(number):
         raise ValueError(f"the label {value!r} is not a finite number" if value != "" else "the label is empty")
+    if abs(number) > _LARGEST:
+        raise ValueError(f"the label {value!r} is too large to compute with: scale the numbers")
     return number
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
@@ -40,10 +41,16 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def check_readable(path: str) -> None:
-    """Raises a UserError unless the path is a file that may be text: no folder, not empty, of no known binary kind."""
-    if os.path.isdir(path):
-        raise UserError(f"{path} is a folder: name one file in it")
+    """Raises a UserError unless the path is a file that may be text: no folder, not empty, of no known binary kind.
+
+    Nor may it be a pipe: readers look at a file's beginning, and then begin anew.
+    """
     try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise UserError(f"{path} is a folder: name one file in it")
+        if not stat.S_ISREG(mode):
+            raise UserError(f"{path} is a pipe or a device, which can be read only once: write it to a file first")
         with open(path, "rb") as file:
             head = file.read(16)
     except FileNotFoundError as error:
@@ -178,14 +185,14 @@ def read_objects(path: str, bad_rows: BadRows) -> Iterator[tuple[Place, dict | N
     for number, line in _without_last_blanks(read_lines(path)):
         place = Place(path, number)
         try:
-            value = _parse_object(line)
+            value = parse_object(line)
         except ValueError as error:
             bad_rows.reject(place, str(error))
             value = None
         yield place, value
 
 
-def _parse_object(line: str) -> dict:
+def parse_object(line: str) -> dict:
     """Returns the object of a line; ValueError with the reason if there is none."""
     if not line.strip():
         raise ValueError("the line is empty")
@@ -193,13 +200,21 @@ def _parse_object(line: str) -> dict:
         value = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"the line is no JSON object ({error.msg} at character {error.colno})") from error
+    except ValueError as error:
+        raise ValueError(f"the line is no JSON object ({error})") from error  # a number of thousands of digits
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError(f"the line is {json_kind(value)}, not a JSON object")
-    if "\\u" in line and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
-        raise ValueError("an escape \\ud800 to \\udfff is half of a character")
+    if "\\u" in line:
+        check_whole_characters(json.dumps(value, ensure_ascii=False))
     return value
+
+
+def check_whole_characters(text: str) -> None:
+    """Raises ValueError for what JSON can hold and no file: half of a character that needs two escapes."""
+    if _SURROGATE.search(text):
+        raise ValueError("an escape \\ud800 to \\udfff is half of a character")
 
 
 def json_kind(value) -> str:

@@ -5,6 +5,7 @@ SQuAD: {"version", "data": [{"title", "paragraphs": [{"context", "qas": [{"id", 
 being such a list, or {"text": [...], "answer_start": [...]}; they can be read without end in constant memory.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import Any
 from bert_jax.errors import UserError
 from bert_jax.tasks.examples.example_types import QuestionExample
 from bert_jax.tasks.examples.places import BadRows, Place
+from bert_jax.tasks.examples.records import check_whole_characters, parse_object
 from bert_jax.text.files import read_blocks, read_lines
 
 # An answer that is not at its offset is looked for in the context, so many characters before and after it.
@@ -54,13 +56,15 @@ class QuestionFile:
         self._path, self._bad_rows, self._with_answers = path, bad_rows, with_answers
         self.has_impossible = False
         self.moved = self.not_found = 0
-        first = next((line for _, line in read_lines(path) if line.strip()), None)
-        if first is None:
+        beginning = list(itertools.islice((line.strip() for _, line in read_lines(path) if line.strip()), 2))
+        if not beginning:
             raise UserError(f"{path} is empty: questions come as SQuAD's JSON, or as a JSON object a line")
-        if not first.lstrip().startswith("{"):
+        if not beginning[0].startswith("{"):
             raise UserError(f"{path} does not begin with a JSON object: questions come as SQuAD's JSON, or one a line")
-        # SQuAD's own begins with "version" or "data".
-        self._has_lines = bool(_LINES_BEGIN.match(first))
+        # SQuAD's own begins with "version" or "data", and has one object.
+        first, *others = beginning
+        several = first.endswith("}") and any(line.startswith("{") for line in others)
+        self._has_lines = several or bool(_LINES_BEGIN.match(first))
 
     def report(self) -> list[str]:
         """Returns lines for people on the answers read so far that were not where they should be."""
@@ -79,12 +83,12 @@ class QuestionFile:
         for place, context, row in self._lines() if self._has_lines else self._nested():
             try:
                 example = self._example(place, context, row)
-                if self._with_answers and example.id in ids:
+                if example.id in ids:
                     raise _BadRow("an earlier question has the same id")
             except _BadRow as error:
                 self._bad_rows.reject(place, str(error))
                 continue
-            if self._with_answers:  # files to predict may have no end
+            if self._with_answers or not self._has_lines:  # lines to predict may have no end
                 ids.add(example.id)
             self.has_impossible |= example.is_impossible
             yield example
@@ -98,6 +102,8 @@ class QuestionFile:
                 f"{self._path}:{error.lineno}: no JSON ({error.msg}, column {error.colno}); fetch the file again or"
                 " correct it"
             ) from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{self._path} is no JSON that can be read ({error}); fetch the file again") from error
         articles = content.get("data") if isinstance(content, dict) else None
         if not isinstance(articles, list):
             raise UserError(f"{self._path} is not SQuAD's JSON: there is no list 'data' in it")
@@ -116,15 +122,14 @@ class QuestionFile:
         for index, (number, line) in enumerate(rows):
             place = Place(self._path, number)
             try:
-                row = json.loads(line)
+                row = parse_object(line)
             except ValueError as error:
-                self._bad_rows.reject(place, f"the line is no JSON ({error})")
+                self._bad_rows.reject(place, str(error))
                 continue
-            if isinstance(row, dict):
-                row.setdefault("id", str(index))
-                if isinstance(answers := row.get("answers"), dict):
-                    row["answers"] = _transposed(answers)
-            yield place, row.get("context") if isinstance(row, dict) else None, row
+            row.setdefault("id", str(index))
+            if isinstance(answers := row.get("answers"), dict):
+                row["answers"] = _transposed(answers)
+            yield place, row.get("context"), row
 
     def _example(self, place: Place, context: Any, row: Any) -> QuestionExample:
         if not isinstance(row, dict):
@@ -137,6 +142,10 @@ class QuestionFile:
                 raise _BadRow(f"there is no {name!r}")
             if not value.strip():
                 raise _BadRow(f"the {name} is empty")
+        try:
+            check_whole_characters(f"{identity}{question}{context}")
+        except ValueError as error:
+            raise _BadRow(str(error)) from error
         answers, is_impossible = None, False
         if self._with_answers:
             answers, is_impossible = self._answers(row, context)

@@ -8,7 +8,6 @@ An "id" is kept.
 """
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from bert_jax.tasks.examples.basic_words import split_words
 from bert_jax.tasks.examples.conll import joined
 from bert_jax.tasks.examples.example_types import TaggedExample
 from bert_jax.tasks.examples.places import BadRows, Place
+from bert_jax.tasks.examples.records import json_kind, parse_object
 from bert_jax.tasks.examples.tag_schemes import Entity, TagError, find_scheme, scheme_named, tags_of, to_iob2
 from bert_jax.text.files import read_lines
 
@@ -74,7 +74,10 @@ class TaggedJsonFile:
             place = Place(self._path, line)
             try:
                 row = _parse(text)
-                identity = str(row.get("id", number))
+                identity = row.get("id", number)
+                if not isinstance(identity, str | int | float) or isinstance(identity, bool):
+                    raise _BadRow(f"the id is {json_kind(identity)}, neither a string nor a number")
+                identity = str(identity)
                 words = _first_of(row, _WORDS)
                 example = (
                     self._of_text(row, identity, place)
@@ -138,12 +141,9 @@ class TaggedJsonFile:
 
 def _parse(line: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        return parse_object(line)
     except ValueError as error:
-        raise _BadRow(f"the line is no JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise _BadRow("the line is no JSON object")
-    return row
+        raise _BadRow(str(error)) from error
 
 
 def _first_of(row: Mapping[str, Any], keys: Sequence[str]) -> str | None:

@@ -119,6 +119,12 @@ def test_the_line_of_a_mistake_is_named(written, content, message):
     assert "--on_bad_row=skip" in str(raised.value)
 
 
+def test_whole_sentences_on_lines_are_not_cut_into_columns(written):
+    """Their first words alone would be tagged, the first of each line."""
+    with pytest.raises(UserError, match=r"tags.txt:2: the line has 4 columns, not 5 \(a word on each line;"):
+        read(written("just a line of text\nand one more line\n"), with_tags=False)
+
+
 def test_only_the_sentence_with_the_mistake_is_left_out(written):
     bad = BadRows("skip")
     examples = list(ColumnFile(written("a B-X\n\nb O\nc I-X\nd O\n\ne O\n"), bad))

@@ -6,7 +6,7 @@ import pytest
 
 from bert_jax.errors import UserError
 from bert_jax.tasks.examples.example_types import TextExample
-from bert_jax.tasks.examples.labels import collect_labels, few_shot, unknown_label
+from bert_jax.tasks.examples.labels import collect_labels, few_shot, parse_label, unknown_label
 from bert_jax.tasks.examples.places import Place
 
 
@@ -34,6 +34,12 @@ def test_labels_that_are_given_keep_their_order():
     assert collect_labels(examples("a", "b"), given=["b", "a", "never"]) == ("b", "a", "never")
     with pytest.raises(UserError, match="names 'a' twice"):
         collect_labels(examples("a"), given=["a", "b", "a"])
+
+
+def test_a_number_is_one_that_can_be_squared():
+    assert parse_label("-1e18", "float", "|") == -1e18
+    with pytest.raises(ValueError, match="too large"):
+        parse_label("1e300", "float", "|")
 
 
 def test_too_few_labels():

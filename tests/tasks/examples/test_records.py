@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import os
 import random
 
 import pytest
@@ -172,6 +173,13 @@ def test_files_of_other_kinds_are_named(tmp_path, data, message):
     path.write_bytes(data)
     with pytest.raises(UserError, match=message):
         records.check_readable(str(path))
+
+
+def test_a_pipe_is_refused(tmp_path):
+    """Each look at its beginning would take that away from the rows."""
+    os.mkfifo(tmp_path / "pipe.tsv")
+    with pytest.raises(UserError, match=r"pipe.tsv is a pipe or a device, .* write it to a file first"):
+        records.check_readable(str(tmp_path / "pipe.tsv"))
 
 
 def test_folders_and_missing_files(tmp_path):

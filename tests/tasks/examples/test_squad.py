@@ -172,3 +172,35 @@ def test_real_files(shared_data, name, split, questions, contexts):
         assert all(
             start == NOT_FOUND or example.context[start : start + len(text)] == text for text, start in example.answers
         )
+
+
+def test_lines_may_begin_with_any_key(written):
+    path = written(
+        '{"idx": 1, "question": "a?", "context": "b"}\n{"idx": 2, "question": "c?", "context": "d"}\n', "x.jsonl"
+    )
+    assert [example.question for example in QuestionFile(path, BadRows(), with_answers=False)] == ["a?", "c?"]
+
+
+@pytest.mark.parametrize("half", ["question", "context", "id"])
+def test_half_of_a_character_is_a_bad_row(written, half):
+    """Python's JSON takes the escapes for halves of an emoji one by one, and no file can hold them."""
+    values = {"id": "q", "question": "a?", "context": "b"}
+    values[half] += "\ud83d"
+    nested = {"data": [{"paragraphs": [{"context": values["context"], "qas": [values, {"id": "r", "question": "?"}]}]}]}
+    for content in (json.dumps(nested), json.dumps(values)):
+        path = written(content, "x.json")
+        with pytest.raises(UserError, match=r"x.json:.* half of a character"):
+            list(QuestionFile(path, BadRows(), with_answers=False))
+
+
+def test_an_id_may_not_stand_twice_where_all_is_in_memory(written):
+    qas = [{"id": "q", "question": "a?"}] * 2
+    path = written({"data": [{"paragraphs": [{"context": "b", "qas": qas}]}]}, "x.json")
+    with pytest.raises(UserError, match="an earlier question has the same id"):
+        list(QuestionFile(path, BadRows(), with_answers=False))
+
+
+@pytest.mark.parametrize("content", ['{"data": ' + "[" * 100_000, '{"data": ' + "1" * 5000 + "}"])
+def test_json_that_python_cannot_hold_is_one_line(written, content):
+    with pytest.raises(UserError, match=r"x.json"):
+        list(QuestionFile(written(content, "x.json"), BadRows()))

@@ -94,8 +94,10 @@ def test_files_to_predict_need_no_tags(written):
         ({"tokens": ["a"], "ner_tags": [0]}, "write the tags' names for their numbers"),
         ({"tokens": ["a"], "tags": ["I-X"]}, "the tag 'I-X' begins the sentence"),
         ({"tokens": [], "tags": []}, "'tokens' is empty"),
-        ("[1, 2]", "no JSON object"),
-        ("{", "no JSON ("),
+        ("[1, 2]", "a list, not a JSON object"),
+        ("{", "no JSON object ("),
+        ('{"text": "\\ud83d", "entities": []}', "half of a character"),
+        ({"id": None, "tokens": ["a"], "tags": ["O"]}, "the id is null"),
     ],
 )
 def test_bad_lines_are_named_or_counted(written, row, message):

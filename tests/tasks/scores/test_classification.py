@@ -95,6 +95,22 @@ class TestSeveralLabels:
         assert scores["macro_f1"] == pytest.approx((f1(1, 1, 1) + f1(1, 1, 2) + f1(0, 1, 0)) / 3)
         assert scores["subset_accuracy"] == pytest.approx(1 / 3)
 
+    def test_one_column_is_counted_as_any_other(self):
+        true, predicted = np.asarray([[1], [0], [0], [0], [1]]), np.asarray([[1], [0], [0], [0], [0]])
+        alone = score_label_sets(true, predicted)
+        assert alone["micro_f1"] == alone["macro_f1"] == pytest.approx(2 / 3)
+        # Others that never occur change nothing.
+        wide = [np.pad(array, [(0, 0), (0, 2)]) for array in (true, predicted)]
+        assert score_label_sets(*wide) == pytest.approx(alone)
+
+    def test_agrees_with_scikit_learn(self):
+        from sklearn import metrics
+
+        true, predicted = np.random.default_rng(0).random((2, 200, 5)) < 0.3
+        scores = score_label_sets(true, predicted)
+        for average in ("micro", "macro"):
+            assert scores[f"{average}_f1"] == pytest.approx(metrics.f1_score(true, predicted, average=average))
+
     def test_nothing_true_and_nothing_predicted(self):
         nothing = np.zeros((2, 3), bool)
         assert score_label_sets(nothing, nothing) == {"micro_f1": 0.0, "macro_f1": 0.0, "subset_accuracy": 1.0}
