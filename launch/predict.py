@@ -68,7 +68,7 @@ def execute(values: flags.FlagValues) -> int:
             raise UserError(f"--{name} is missing: {what}")
     parse_mesh_flags(values)
     output = pathlib.Path(values.output)
-    if output.exists():
+    if os.path.lexists(output):
         raise UserError(f"--output={output} exists already: nothing is overwritten; give another name")
     if not output.absolute().parent.is_dir():
         raise UserError(f"--output={output}: there is no folder {output.absolute().parent}")

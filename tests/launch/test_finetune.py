@@ -174,7 +174,8 @@ def test_single_texts_are_not_evaluated_on_pairs(tmp_path, files, finetune, caps
     dev.write_text("sentence1,sentence2,label\nal fed,bob fled,yes\n")
     assert finetune(tmp_path / "run", dev=dev) == 2
     error = capsys.readouterr().err
-    assert f"{files / 'train.csv'} has single texts and {dev} has pairs" in error and error.count("\n") == 1
+    assert f"{dev}:2: this is a pair of texts, and what is learned is to label a single text" in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,8 @@ def test_single_texts_are_not_evaluated_on_pairs(tmp_path, files, finetune, caps
         ({"label_column": "mood"}, "no column 'mood'"),
         ({"epochs": -1}, "epochs must be above 0"),
         ({"metric": "bleu"}, "there is no metric 'bleu' here"),
-        ({"labels": "yes,perhaps"}, "the label 'no' is not among those of --labels"),
+        ({"labels": "yes,perhaps"}, "the label 'no' is not among those of training, or of --labels (yes, perhaps)"),
+        ({"epochs": 1e9}, "are 6,000,000,000 steps, and a run has at most 2,147,483,647"),
         ({"mesh": "data:3"}, "--mesh=data:3 needs 3 devices"),
     ],
 )
@@ -204,16 +206,56 @@ def test_a_dev_label_that_train_never_had(tmp_path, files, finetune, capsys):
     dev = tmp_path / "dev.csv"
     dev.write_text("id,text,label\n1,bana kera,yes\n2,kera,perhaps\n")
     assert finetune(tmp_path / "run", dev=dev) == 2
-    assert f"{dev}:3: the label 'perhaps' is not among those of the training data" in capsys.readouterr().err
+    assert f"{dev}:3: the label 'perhaps' is not among those of training" in capsys.readouterr().err
     dev.write_text('id,text,label\n1,bana,yes\n2,"",no\n3,kera,no\n')
     assert finetune(tmp_path / "run", dev=dev) == 2
     assert f"{dev}:3: the text is empty" in capsys.readouterr().err
+
+
+def test_labels_of_another_task_are_skipped_and_counted(tmp_path, files, finetune, capsys):
+    dev = tmp_path / "dev.csv"
+    dev.write_text("text,label\nbana kera,yes\nkera,perhaps\nlosa,no\n")
+    said = f"1 row skipped: {dev}:3 (the label 'perhaps' is not among those of training, or of --labels (no, yes))"
+    flags = {"dev": dev, "on_bad_row": "skip", "epochs": 0.2, "label_column": "label"}
+    assert finetune(tmp_path / "run", labels="no, yes", **flags) == 0
+    assert f"{dev}: {said}" in capsys.readouterr().out
+    arguments = ["evaluate", f"--model={tmp_path / 'run'}", f"--input={dev}"]
+    assert evaluate(arguments) == 2
+    assert f"{dev}:3: the label 'perhaps'" in capsys.readouterr().err
+    assert evaluate([*arguments, "--on_bad_row=skip"]) == 0
+    assert said in capsys.readouterr().out
+    dev.write_text("text,label\nkera,perhaps\n")
+    assert evaluate([*arguments, "--on_bad_row=skip"]) == 2
+    error = capsys.readouterr().err
+    assert "has no example that can be used; 1 row skipped" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["confusion.jsonl", "folder.png", "no_such/confusion.png"])
+def test_a_figure_is_a_png_where_one_can_be(tmp_path, files, tuned, capsys, name):
+    """Found before anything is scored, and nothing else is overwritten."""
+    (tmp_path / "confusion.jsonl").write_text("mine\n")
+    (tmp_path / "folder.png").mkdir()
+    arguments = [f"--model={tuned}", f"--input={files / 'dev.csv'}", f"--figure={tmp_path / name}"]
+    assert evaluate(["evaluate", *arguments]) == 2
+    said = capsys.readouterr()
+    assert "must be a .png file in a folder that exists" in said.err and "examples" not in said.out
+    assert (tmp_path / "confusion.jsonl").read_text() == "mine\n"
+
+
+def test_predictions_of_cut_texts_are_counted(tmp_path, tuned, capsys):
+    new = tmp_path / "new.csv"
+    new.write_text("text\nbana\n" + "kera " * 40 + "\n")
+    assert predict(["predict", f"--model={tuned}", f"--input={new}", f"--output={tmp_path / 'out.jsonl'}"]) == 0
+    assert "1 of 2 texts are longer than 32 tokens" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ({"model": None}, "--model is missing"),
+        ({"output": "/proc/predictions.jsonl"}, "cannot write /proc/predictions.jsonl"),
+        ({"output": f"{'x' * 300}.jsonl"}, "File name too long; choose another"),
+        ({"null_threshold": "nan"}, "--null_threshold=nan: must be a number"),
         ({"input": "no_such.csv"}, "no_such.csv"),
         ({"output": "no_such/predictions.jsonl"}, "there is no folder"),
     ],
