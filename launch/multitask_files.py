@@ -68,7 +68,7 @@ def read_tasks(path: pathlib.Path) -> list[TaskOfFile]:
         tasks = json.loads(path.read_bytes(), object_pairs_hook=lambda pairs: _object(path, pairs))
     except OSError as error:
         raise UserError(f"cannot read --tasks={path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: no valid JSON ({error}): write {_EXAMPLE}") from error
     if not isinstance(tasks, dict) or not tasks:
         raise UserError(f"{path}: must be a JSON object of at least one task: write {_EXAMPLE}")

@@ -87,7 +87,8 @@ def test_from_files_to_predictions(task, tmp_path, tune, read_log, capsys):
         assert predictions[0]["answer"] in ("", *(span["text"] for span in predictions[0]["n_best"]))
         assert all(row["answer"] in context for row, context in zip(predictions, ("al fed bob", "b"), strict=True))
         # What the dev set decided goes with the model.
-        assert open_finetuned(str(tmp_path / "run"), "best").task.null_threshold == scores["null_threshold"]
+        best = max(read_log(tmp_path / "run", "validation"), key=lambda line: line[metric])
+        assert open_finetuned(str(tmp_path / "run"), "best").task.null_threshold == best["null_threshold"]
         _check_official_answers(tmp_path, arguments, predictions, capsys)
     elif task == "multiple_choice":
         assert all(len(row["probabilities"]) == 3 for row in predictions)
@@ -149,8 +150,9 @@ def _check_official_answers(tmp_path, arguments, predictions, capsys):
         }
 
 
-def test_a_model_predicts_with_the_context_that_it_was_tuned_with(tmp_path, tune, read_log, capsys):
-    """Tuned with context and without, its dev set's loss is that of the rows that evaluation makes again."""
+def test_a_model_predicts_with_the_context_that_it_was_tuned_with(tmp_path, tune, read_log, capsys, monkeypatch):
+    """Its dev set's loss is that of the rows that evaluation makes again, and predictions do not depend on chunks."""
+    import launch.predict
     from launch.evaluate import main as evaluate
 
     assert tune("tagging", "--context_len=4") == 0
@@ -160,6 +162,15 @@ def test_a_model_predicts_with_the_context_that_it_was_tuned_with(tmp_path, tune
     arguments = [f"--model={tmp_path / 'run'}", f"--input={tmp_path / 'train.data'}", "--checkpoint=latest"]
     assert evaluate(["evaluate", *arguments]) == 0
     assert f"\nloss{loss:>34.4f}" in capsys.readouterr().out
+    found = []
+    for chunk in (4096, 1):
+        monkeypatch.setattr(launch.predict, "_CHUNK", chunk)
+        output = tmp_path / f"{chunk}.jsonl"
+        assert predict(["predict", *arguments, f"--output={output}"]) == 0
+        found.append([json.loads(line) for line in output.read_text().splitlines()])
+    probabilities = [[one for row in rows for one in row["probabilities"]] for rows in found]
+    assert len(found[0]) == 2 and [row["tags"] for row in found[0]] == [row["tags"] for row in found[1]]
+    assert probabilities[0] == pytest.approx(probabilities[1], rel=1e-5)
 
 
 def test_flags_for_questions_are_for_questions(tmp_path, tune, capsys):
