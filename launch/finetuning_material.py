@@ -98,7 +98,7 @@ class Material:
         """Returns what must stay the same for a run to go on; see `open_folder`."""
         return {
             **{f"BertConfig.{name}": value for name, value in self.config.to_json().items()},
-            **{f"task.{name}": value for name, value in self.task.to_json().items()},
+            **{f"task.{name}": value for name, value in task_identity(self.task).items()},
             **recipe.identity(),
             "data.tokenizer": self.tokenizer.fingerprint,
             **{f"data.{name}": rows.fingerprint() for name, rows in self.encoded.items()},
@@ -128,6 +128,14 @@ class Material:
     def describe(self, validation: Mapping[str, float]) -> str:
         """Returns the table of the dev set's metrics at the end."""
         return format_scores("dev set", validation, self.baseline(), "never looking at the text")
+
+
+def task_identity(task: FineTuningTask) -> dict[str, Any]:
+    """Returns what must stay the same of a task for a run to go on.
+
+    Whether its texts are pairs follows from the rows, which must too; and runs of before do not say it.
+    """
+    return {name: value for name, value in task.to_json().items() if name != "is_pair"}
 
 
 def task_record(task: FineTuningTask, recipe: FineTune) -> dict[str, Any]:

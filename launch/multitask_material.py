@@ -21,6 +21,7 @@ from launch.finetuning_material import (
     encode_examples,
     read_task_examples,
     starting_model,
+    task_identity,
     task_record,
 )
 from launch.mesh_flags import PMAP
@@ -100,7 +101,7 @@ class MultiTaskMaterial:
         }
         for name, one in self.tasks.items():
             identity[f"tasks.{name}.weight"] = self.weights[name]
-            identity |= {f"tasks.{name}.{key}": value for key, value in one.task.to_json().items()}
+            identity |= {f"tasks.{name}.{key}": value for key, value in task_identity(one.task).items()}
             identity |= {f"tasks.{name}.{split}": rows.fingerprint() for split, rows in one.encoded.items()}
         return identity
 
