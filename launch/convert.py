@@ -55,7 +55,7 @@ def execute(values: flags.FlagValues) -> int:
     with writable_sibling(target):
         pass  # A folder that cannot be written is found before the weights are read, not after.
     model, run = choose_task(open_pretrained(source, values.checkpoint), values.task_name)
-    finetuning = _finetuning(run)
+    task = _task(run, model.model_class)
     if values.format == "huggingface":
         huggingface.check_writable(model.config)
     tokenizer = model.load_tokenizer() if model.tokenizer_directory else None
@@ -74,19 +74,22 @@ def execute(values: flags.FlagValues) -> int:
         if values.format == "huggingface":
             folder.mkdir()
             huggingface.write_directory(
-                folder, model.config, model.model_class, model.labels, parameters, tokenizer, finetuning
+                folder, model.config, model.model_class, model.labels, parameters, tokenizer, task
             )
         else:
-            _write_checkpoint(folder, model, parameters, tokenizer, finetuning, temporary)
+            _write_checkpoint(folder, model, parameters, tokenizer, task, temporary)
         folder.rename(target)
     print(f"wrote {target} ({values.format}){'' if tokenizer else '; there was no tokenizer to write with it'}")
     return 0
 
 
-def _finetuning(run: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Returns what the model was tuned for, with what its dev set decided; None if it was not tuned."""
-    tuned = run.get("finetuning")
-    return {**tuned, **task_from_json(tuned, run.get("validation")).to_json()} if tuned else None
+def _task(run: Mapping[str, Any], model_class: str) -> dict[str, Any]:
+    """Returns what is known of the task that the model was tuned for, with what its dev set decided."""
+    known = {name: run[name] for name in ("finetuning", "problem_type") if name in run}
+    if "finetuning" in known:
+        tuned = task_from_json(known["finetuning"], run.get("validation")).to_json()
+        known["finetuning"] = {**known["finetuning"], **tuned, "model_class": model_class}
+    return known
 
 
 def _load(model: Pretrained) -> tuple[dict[str, Any], list[str]]:
@@ -105,7 +108,7 @@ def _write_checkpoint(
     model: Pretrained,
     parameters: dict[str, Any],
     tokenizer: Tokenizer | None,
-    finetuning: Mapping[str, Any] | None,
+    task: Mapping[str, Any],
     scratch: pathlib.Path,
 ) -> None:
     from bert_jax.training.checkpoints import write_model
@@ -121,7 +124,7 @@ def _write_checkpoint(
         # A model that comes without a count of its updates has made none here.
         "step": model.step or 0,
         "validation": None,
-        **({"finetuning": finetuning} if finetuning else {}),
+        **task,
         "converted_from": model.kind,
     }
     write_model(folder, parameters, run, files)

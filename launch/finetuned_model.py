@@ -64,8 +64,8 @@ def open_finetuned(path: str, checkpoint: str, task_name: str | None = None) -> 
     """Opens a model; imports no JAX.
 
     Args:
-        path: the --workdir of a fine-tuning run or one of its checkpoints; or a directory of Hugging Face's with a
-            classifier and the names of its labels.
+        path: the --workdir of a fine-tuning run or one of its checkpoints, or what such a model was converted to; or a
+            directory of Hugging Face's with a classifier of texts and the names of its labels.
         checkpoint: of a run, "best", "latest" or a step.
         task_name: of a run of several tasks, the one to use the model for; see `choose_task`.
 
@@ -85,6 +85,10 @@ def open_finetuned(path: str, checkpoint: str, task_name: str | None = None) -> 
         kinds = {problem_type: kind for kind, problem_type in PROBLEM_TYPES.items()}
         # One label cannot be told from another: it is a number.
         kind = kinds.get(run.get("problem_type"), "single" if len(model.labels) > 1 else "float")
+        if kind == "float" and len(model.labels) > 1:
+            raise UserError(
+                f"{model.path} predicts {len(model.labels)} numbers of a text, and only one can be: use another"
+            )
         task = Classification(kind, None if kind == "float" else model.labels)
         length = min(512, model.config.max_position_embeddings)
         tuned = {**task.to_json(), "max_seq_len": length, "long_texts": HEAD}

@@ -33,7 +33,9 @@ _CHUNK = 4096
 def define_flags(values: flags.FlagValues) -> None:
     """Adds the flags of this launcher."""
     here = {"flag_values": values}
-    flags.DEFINE_string("model", None, "A fine-tuning run's folder, or one of its checkpoints.", **here)
+    flags.DEFINE_string(
+        "model", None, "A fine-tuning run, one of its checkpoints, or a Hugging Face directory.", **here
+    )
     flags.DEFINE_string("checkpoint", "best", "Of a run: best, latest or a step.", **here)
     flags.DEFINE_string("input", None, "A file of examples; labels in it are not looked at.", **here)
     flags.DEFINE_string("output", None, "The file to write; must not exist.", **here)

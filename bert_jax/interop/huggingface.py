@@ -170,8 +170,8 @@ def read_task(directory: pathlib.Path) -> dict[str, Any]:
     """Returns what a configuration says of the task that a model was tuned for.
 
     Returns:
-        `finetuning` as given to `write_directory`, unless the labels are others since; and `problem_type`, one of
-        the values of PROBLEM_TYPES. Each only if it is there.
+        `finetuning`, what a model of ours was tuned for, unless the labels are others since; and `problem_type`, one
+        of the values of PROBLEM_TYPES. Each only if it is there.
     """
     path = directory / CONFIG_FILE
     fields = read_json_object(path)
@@ -188,8 +188,9 @@ def read_task(directory: pathlib.Path) -> dict[str, Any]:
 
 
 def _written_labels(finetuning: Mapping[str, Any], labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """Returns the labels with one for a number, as transformers takes a classifier without names for one of two."""
-    return ("LABEL_0",) if finetuning.get("kind") == "float" else labels
+    """Returns the labels with one for a number or a choice's score: without names there are two for transformers."""
+    is_number = finetuning.get("kind") == "float" or "num_choices" in finetuning
+    return ("LABEL_0",) if is_number else labels
 
 
 def check_writable(config: BertConfig) -> None:
@@ -210,7 +211,7 @@ def write_directory(
     labels: tuple[str, ...] | None,
     parameters: dict[str, Any],
     tokenizer: Tokenizer | None,
-    finetuning: Mapping[str, Any] | None = None,
+    task: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a model for `from_pretrained`.
 
@@ -221,7 +222,7 @@ def write_directory(
         labels: of a classifier.
         parameters: used up: they are taken out of the dict as they are written.
         tokenizer: its files are written too, unless None.
-        finetuning: what the model was tuned for, kept for `read_task`; of a classifier it says the problem's type too.
+        task: what `read_task` is to find.
     """
     from safetensors.numpy import save_file
 
@@ -235,11 +236,13 @@ def write_directory(
         "pad_token_id": tokenizer.pad_id if tokenizer else 0,
         "dtype": "float32",
     }
+    finetuning, problem_type = (task or {}).get("finetuning"), (task or {}).get("problem_type")
     if finetuning is not None:
         fields[_RECORD] = {"finetuning": dict(finetuning)}
         labels = _written_labels(finetuning, labels)
-        if "kind" in finetuning:
-            fields["problem_type"] = PROBLEM_TYPES[finetuning["kind"]]
+        problem_type = PROBLEM_TYPES.get(finetuning.get("kind"))
+    if problem_type is not None:
+        fields["problem_type"] = problem_type
     if labels is not None:
         fields["id2label"] = {str(index): label for index, label in enumerate(labels)}
         fields["label2id"] = {label: index for index, label in enumerate(labels)}

@@ -29,6 +29,9 @@ def choose_task(model: Pretrained, name: str | None) -> tuple[Pretrained, dict[s
         run = read_run(model.path)
     elif model.kind == "huggingface":
         run = huggingface.read_task(model.path)
+        # Somebody else may have saved the encoder alone since, or with another head.
+        if "finetuning" in run and run["finetuning"].get("model_class") != model.model_class:
+            del run["finetuning"]
     tasks: Mapping[str, Any] | None = run.get(TASKS)
     if tasks is None:
         if name is not None:

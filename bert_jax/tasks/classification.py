@@ -143,10 +143,8 @@ class Classification:
             return classification.class_table(true > 0.5, answers > _THRESHOLD, self.labels)
         return classification.class_table(true, answers.argmax(axis=1), self.labels)
 
-    def confusion_matrix(self, examples: Sequence[TextExample], rows: EncodedRows, outputs: Any) -> np.ndarray | None:
-        """Returns the counts `[true label, predicted label]`; None unless each example has one label."""
-        if self.kind != "single":
-            return None
+    def confusion_matrix(self, examples: Sequence[TextExample], rows: EncodedRows, outputs: Any) -> np.ndarray:
+        """Returns the counts `[true label, predicted label]`, where each example has one label."""
         predicted = self._answers(rows, outputs).argmax(axis=1)
         return classification.confusion_matrix(self._true(examples), predicted, len(self.labels))
 

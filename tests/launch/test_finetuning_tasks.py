@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from bert_jax.errors import UserError
 from launch.convert import main as convert
 from launch.finetune import main as finetune
 from launch.finetuned_model import open_finetuned
@@ -109,29 +110,55 @@ def test_a_converted_model_answers_as_the_run(kind, tmp_path, tune, capsys):
         (tmp_path / "train.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
         task, flags = "classification", [f"--labels={kind}", "--max_seq_len=8", "--long_texts=windows"]
     assert tune(task, "--epochs=1", *flags) == 0
-    found = []
+    found, source = [], None
     input_file = tmp_path / NAMES.get(task, "{}.data").format("new")
     input_file.write_text(new)
-    for format in (None, "huggingface", "bert_jax"):
-        model = tmp_path / (format or "run")
+    # Each from the one before.
+    for name, format in (("run", None), ("theirs", "huggingface"), ("ours", "bert_jax"), ("again", "huggingface")):
+        model = tmp_path / name
         if format:
-            folders = [f"--from={tmp_path / 'run'}", f"--to={model}", "--checkpoint=best"]
+            folders = [f"--from={source}", f"--to={model}", *(["--checkpoint=best"] if name == "theirs" else [])]
             assert convert(["convert", *folders, f"--format={format}"]) == 0
+        source = model
+        if name == "ours":
+            continue  # it is what "again" is made of
         output = tmp_path / f"{model.name}.jsonl"
         assert predict(["predict", f"--model={model}", f"--input={input_file}", f"--output={output}"]) == 0
         found.append([json.loads(line) for line in output.read_text().splitlines()])
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1] == found[2] and found[0]
+    configuration = json.loads((tmp_path / "again" / "config.json").read_text())
+    # A head of one output has one label: without names, transformers takes it for one of two.
+    assert (len(configuration.get("id2label", ())) == 1) == (kind in ("float", "multiple_choice"))
     if task == "classification":
-        configuration = json.loads((tmp_path / "huggingface" / "config.json").read_text())
         types = {"single": "single_label_classification", "multi": "multi_label_classification", "float": "regression"}
         assert configuration["problem_type"] == types[kind]
         assert len(configuration["id2label"]) == (1 if kind == "float" else 2)
-        # What was not made here says only what transformers says.
+        # What was not made here says only what transformers says, and keeps saying it.
         del configuration["bert_jax"]
-        (tmp_path / "huggingface" / "config.json").write_text(json.dumps(configuration))
-        tuned = open_finetuned(str(tmp_path / "huggingface"), "best")
-        assert tuned.task.kind == kind and tuned.max_seq_len > 8
-        assert tuned.task.labels == (None if kind == "float" else ("ka", "mu"))
+        (tmp_path / "again" / "config.json").write_text(json.dumps(configuration))
+        for format in ("bert_jax", "huggingface"):
+            folders = [f"--from={tmp_path / 'again'}", f"--to={tmp_path / format}"]
+            assert convert(["convert", *folders, f"--format={format}"]) == 0
+        for model in ("again", "bert_jax", "huggingface"):
+            tuned = open_finetuned(str(tmp_path / model), "best")
+            assert tuned.task.kind == kind and tuned.max_seq_len > 8
+            assert tuned.task.labels == (None if kind == "float" else ("ka", "mu"))
+
+
+def test_what_a_configuration_says_is_checked(tmp_path, repository_root):
+    """Others save what they read again: with another head, without one, or with more outputs."""
+    import shutil
+
+    record = {"task": "question_answering", "model_class": "BertForQuestionAnswering", "labels": None}
+    for name, added, message in (
+        ("BertModel", {"bert_jax": {"finetuning": record}}, "is a BertModel that is not fine-tuned for a task"),
+        ("BertForSequenceClassification", {"problem_type": "regression"}, "predicts 4 numbers of a text"),
+    ):
+        shutil.copytree(repository_root / "tests" / "golden" / name, tmp_path / name)
+        path = tmp_path / name / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **added}))
+        with pytest.raises(UserError, match=message):
+            open_finetuned(str(tmp_path / name), "best")
 
 
 def _check_official_answers(tmp_path, arguments, predictions, capsys):

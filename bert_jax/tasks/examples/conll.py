@@ -51,7 +51,7 @@ class ColumnFile:
 
         Args:
             path: may be gzip.
-            bad_rows: takes the sentences that cannot be used: a line with too few columns, an impossible tag.
+            bad_rows: takes the sentences that cannot be used: a line with fewer or more columns, an impossible tag.
             columns: which are read.
             scheme: the tags' scheme; None to find it.
             with_tags: False for files to predict, whose tags, if there are any, are not looked at.

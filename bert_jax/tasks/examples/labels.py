@@ -90,12 +90,14 @@ def collect_labels(examples: Iterable[TextExample], given: Sequence[str] | None 
 
     Raises:
         UserError: there are fewer than two labels to tell apart (with several labels an example: none), or a label is
-            given twice.
+            given twice or alone.
     """
     if given is not None:
         twice = [label for label, count in collections.Counter(given).items() if count > 1]
         if twice:
             raise UserError(f"--labels names {twice[0]!r} twice")
+        if len(given) < 2:
+            raise UserError(f"--labels names {given[0]!r} alone: nothing is to be learnt from one label")
         return tuple(given)
     found: set[str] = set()
     several = False

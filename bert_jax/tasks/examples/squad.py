@@ -64,7 +64,8 @@ class QuestionFile:
         # SQuAD's own begins with "version" or "data", and has one object.
         first, *others = beginning
         several = first.endswith("}") and any(line.startswith("{") for line in others)
-        self._has_lines = several or bool(_LINES_BEGIN.match(first))
+        alone = first.endswith("}") and not others and '"question"' in first and '"data"' not in first
+        self._has_lines = several or alone or bool(_LINES_BEGIN.match(first))
 
     def report(self) -> list[str]:
         """Returns lines for people on the answers read so far that were not where they should be."""

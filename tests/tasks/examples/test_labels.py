@@ -34,6 +34,8 @@ def test_labels_that_are_given_keep_their_order():
     assert collect_labels(examples("a", "b"), given=["b", "a", "never"]) == ("b", "a", "never")
     with pytest.raises(UserError, match="names 'a' twice"):
         collect_labels(examples("a"), given=["a", "b", "a"])
+    with pytest.raises(UserError, match="names 'a' alone"):
+        collect_labels(examples("a", "b"), given=["a"])
 
 
 def test_a_number_is_one_that_can_be_squared():

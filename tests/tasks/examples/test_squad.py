@@ -175,10 +175,11 @@ def test_real_files(shared_data, name, split, questions, contexts):
 
 
 def test_lines_may_begin_with_any_key(written):
-    path = written(
-        '{"idx": 1, "question": "a?", "context": "b"}\n{"idx": 2, "question": "c?", "context": "d"}\n', "x.jsonl"
-    )
+    rows = [{"idx": number, "question": question, "context": "b"} for number, question in enumerate(("a?", "c?"))]
+    path = written("\n".join(json.dumps(row) for row in rows), "x.jsonl")
     assert [example.question for example in QuestionFile(path, BadRows(), with_answers=False)] == ["a?", "c?"]
+    path = written(json.dumps(rows[0]), "one.jsonl")
+    assert [example.question for example in QuestionFile(path, BadRows(), with_answers=False)] == ["a?"]
 
 
 @pytest.mark.parametrize("half", ["question", "context", "id"])
