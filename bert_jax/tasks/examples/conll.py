@@ -5,6 +5,7 @@ left out, and so are comments: lines that begin with # before a sentence and hav
 """
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 
@@ -61,6 +62,12 @@ class ColumnFile:
         """
         self._path, self._bad_rows, self._with_tags = path, bad_rows, with_tags
         self._count = self._count_columns()
+        word_lines = (line for _, line in read_lines(path) if line.strip() and not line.startswith(_DOCUMENT_START))
+        if not with_tags and self._count > 1 and len(list(itertools.islice(word_lines, 2))) == 1:
+            raise UserError(
+                f"{path} has one line of {self._count} words or columns: write a word on each line, or the text as"
+                ' {"text": ...}'
+            )
         self._word = self._index(columns.word, "word")
         self._tag = self._index(columns.tag or self._count, "tag") if with_tags else None
         if with_tags and self._word == self._tag:

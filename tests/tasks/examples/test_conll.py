@@ -123,6 +123,9 @@ def test_whole_sentences_on_lines_are_not_cut_into_columns(written):
     """Their first words alone would be tagged, the first of each line."""
     with pytest.raises(UserError, match=r"tags.txt:2: the line has 4 columns, not 5 \(a word on each line;"):
         read(written("just a line of text\nand one more line\n"), with_tags=False)
+    with pytest.raises(UserError, match=r"tags.txt has one line of 4 words or columns: write a word on each line"):
+        read(written("bob lives in kala\n"), with_tags=False)
+    assert [example.words for example in read(written("bob\n"), with_tags=False)] == [("bob",)]
 
 
 def test_only_the_sentence_with_the_mistake_is_left_out(written):
