@@ -17,7 +17,7 @@ from bert_jax.interop.pretrained import Pretrained, open_pretrained
 from bert_jax.interop.task_heads import choose_task
 from bert_jax.models.registry import CLASSIFICATION_CLASSES, build_model
 from bert_jax.tasks.finetuning_tasks import task_from_json
-from bert_jax.text.tokenizer import Tokenizer, writable_sibling
+from bert_jax.text.tokenizer import Tokenizer, check_can_write, writable_sibling
 from bert_jax.training.saved_models import leaves_by_path
 from launch.command import run
 from launch.finetuned_model import define_task_name_flag
@@ -52,10 +52,9 @@ def execute(values: flags.FlagValues) -> int:
     target = pathlib.Path(values.to)
     if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
         raise UserError(f"--to={target} exists and is not an empty folder: nothing is overwritten; choose another")
-    with writable_sibling(target):
-        pass  # A folder that cannot be written is found before the weights are read, not after.
+    check_can_write(target)
     model, run = choose_task(open_pretrained(source, values.checkpoint), values.task_name)
-    task = _task(run, model.model_class)
+    task = _task(run)
     if values.format == "huggingface":
         huggingface.check_writable(model.config)
     tokenizer = model.load_tokenizer() if model.tokenizer_directory else None
@@ -83,12 +82,12 @@ def execute(values: flags.FlagValues) -> int:
     return 0
 
 
-def _task(run: Mapping[str, Any], model_class: str) -> dict[str, Any]:
+def _task(run: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what is known of the task that the model was tuned for, with what its dev set decided."""
     known = {name: run[name] for name in ("finetuning", "problem_type") if name in run}
     if "finetuning" in known:
         tuned = task_from_json(known["finetuning"], run.get("validation")).to_json()
-        known["finetuning"] = {**known["finetuning"], **tuned, "model_class": model_class}
+        known["finetuning"] = {**known["finetuning"], **tuned}
     return known
 
 

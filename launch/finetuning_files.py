@@ -143,8 +143,7 @@ def check_usable(values: flags.FlagValues, task: FineTuningTask, source: str, ex
     """Returns the examples of a file that the task can use; says aloud how many others were skipped."""
     bad_rows = BadRows(values.on_bad_row)
     usable = list(task.usable(examples, bad_rows))
-    if not usable:
-        raise UserError(f"{source} has no example that can be used; {'; '.join(bad_rows.report())}".rstrip("; "))
+    _check_any(source, usable, bad_rows)
     for line in bad_rows.report():
         print(f"{source}: {line}")
     return usable
@@ -181,10 +180,14 @@ def check_flags(values: flags.FlagValues, task: str) -> None:
 def _read_all(values: flags.FlagValues, source: str, kind: str) -> list[Any]:
     bad_rows = BadRows(values.on_bad_row)
     examples = list(_READERS[values.task](values, source, bad_rows, kind))
-    if not examples:
-        raise UserError(f"{source} has no example that can be used; {'; '.join(bad_rows.report())}".rstrip("; "))
+    _check_any(source, examples, bad_rows)
     print("\n".join([f"{source}: {len(examples):,} examples", *bad_rows.report()]))
     return examples
+
+
+def _check_any(source: str, examples: Sequence[Any], bad_rows: BadRows) -> None:
+    if not examples:
+        raise UserError(f"{source} has no example that can be used; {'; '.join(bad_rows.report())}".rstrip("; "))
 
 
 def _read_table(values: flags.FlagValues, source: str, bad_rows: BadRows, kind: str) -> Iterator[Any]:

@@ -19,7 +19,7 @@ from bert_jax.models.execution import DTYPES
 from bert_jax.tasks.encoding.example_encoder import encode_in_chunks
 from bert_jax.tasks.examples.places import BadRows
 from bert_jax.tasks.question_answering import QuestionAnswering
-from bert_jax.text.tokenizer import writable_sibling
+from bert_jax.text.tokenizer import check_can_write
 from launch.command import run
 from launch.finetuned_model import FineTuned, define_task_name_flag, open_finetuned
 from launch.finetuning_files import define_reading_flags, read_examples
@@ -74,8 +74,7 @@ def execute(values: flags.FlagValues) -> int:
         raise UserError(f"--output={output} exists already: nothing is overwritten; give another name")
     if not output.absolute().parent.is_dir():
         raise UserError(f"--output={output}: there is no folder {output.absolute().parent}")
-    with writable_sibling(output):
-        pass  # A folder that cannot be written is found now, not after the model was compiled.
+    check_can_write(output)
     tuned = open_finetuned(values.model, values.checkpoint, values.task_name)
     tuned = _for_questions(values, tuned)
     bad_rows = BadRows(values.on_bad_row)

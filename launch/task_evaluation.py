@@ -7,7 +7,7 @@ from absl import flags
 from bert_jax.errors import UserError
 from bert_jax.tasks.encoding.example_encoder import encode_all
 from bert_jax.tasks.examples.places import BadRows
-from bert_jax.text.tokenizer import writable_sibling
+from bert_jax.text.tokenizer import check_can_write
 from launch.finetuned_model import Answers, open_finetuned
 from launch.finetuning_files import check_usable, read_examples
 from launch.mesh_flags import make_mesh_from_flags
@@ -26,8 +26,7 @@ def evaluate_examples(values: flags.FlagValues) -> int:
     if figure and (figure.suffix != ".png" or figure.is_dir() or not figure.absolute().parent.is_dir()):
         raise UserError(f"--figure={figure}: must be a .png file in a folder that exists")
     if figure:
-        with writable_sibling(figure):
-            pass  # A folder that cannot be written is found before the model is compiled, not after.
+        check_can_write(figure)
     bad_rows = BadRows(values.on_bad_row)
     examples = list(read_examples(values, task, values.input, bad_rows, with_labels=True))
     print("\n".join([f"{values.input}: {len(examples):,} examples", *bad_rows.report()]))

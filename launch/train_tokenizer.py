@@ -58,8 +58,7 @@ def execute(values: flags.FlagValues) -> int:
         return 0
     if not values.vocab_file:
         check_inputs(values.input, values.format)
-    with tokenizer_files.writable_sibling(output):
-        pass  # A directory that cannot be written is found before the text is read, not after.
+    tokenizer_files.check_can_write(output)
 
     training: dict[str, Any] = {"request": request}
     started = time.perf_counter()

@@ -166,12 +166,16 @@ def _labels(path: pathlib.Path, fields: Mapping[str, Any]) -> tuple[str, ...] | 
         raise UserError(f"{path}: id2label must name the labels 0, 1, 2 and so on: mend it") from error
 
 
-def read_task(directory: pathlib.Path) -> dict[str, Any]:
+def read_task(directory: pathlib.Path, model_class: str) -> dict[str, Any]:
     """Returns what a configuration says of the task that a model was tuned for.
 
+    Args:
+        directory: of the model.
+        model_class: what its tensors make.
+
     Returns:
-        `finetuning`, what a model of ours was tuned for, unless the labels are others since; and `problem_type`, one
-        of the values of PROBLEM_TYPES. Each only if it is there.
+        `finetuning`, what a model of ours was tuned for, unless others saved it since with another head, without one,
+        or with other labels; and `problem_type`, one of the values of PROBLEM_TYPES. Each only if it is there.
     """
     path = directory / CONFIG_FILE
     fields = read_json_object(path)
@@ -180,7 +184,7 @@ def read_task(directory: pathlib.Path) -> dict[str, Any]:
         found["problem_type"] = fields["problem_type"]
     record = fields.get(_RECORD)
     finetuning = record.get("finetuning") if isinstance(record, dict) else None
-    if isinstance(finetuning, dict):
+    if isinstance(finetuning, dict) and record.get("model_class") == model_class:
         labels = tuple(finetuning["labels"]) if finetuning.get("labels") else None
         if _written_labels(finetuning, labels) == _labels(path, fields):
             found["finetuning"] = finetuning
@@ -236,9 +240,10 @@ def write_directory(
         "pad_token_id": tokenizer.pad_id if tokenizer else 0,
         "dtype": "float32",
     }
-    finetuning, problem_type = (task or {}).get("finetuning"), (task or {}).get("problem_type")
+    task = task or {}
+    finetuning, problem_type = task.get("finetuning"), task.get("problem_type")
     if finetuning is not None:
-        fields[_RECORD] = {"finetuning": dict(finetuning)}
+        fields[_RECORD] = {"model_class": model_class, "finetuning": dict(finetuning)}
         labels = _written_labels(finetuning, labels)
         problem_type = PROBLEM_TYPES.get(finetuning.get("kind"))
     if problem_type is not None:

@@ -28,10 +28,7 @@ def choose_task(model: Pretrained, name: str | None) -> tuple[Pretrained, dict[s
     if model.kind == "bert_jax":
         run = read_run(model.path)
     elif model.kind == "huggingface":
-        run = huggingface.read_task(model.path)
-        # Somebody else may have saved the encoder alone since, or with another head.
-        if "finetuning" in run and run["finetuning"].get("model_class") != model.model_class:
-            del run["finetuning"]
+        run = huggingface.read_task(model.path, model.model_class)
     tasks: Mapping[str, Any] | None = run.get(TASKS)
     if tasks is None:
         if name is not None:

@@ -183,6 +183,12 @@ def writable_sibling(target: pathlib.Path) -> Iterator[pathlib.Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_can_write(target: pathlib.Path) -> None:
+    """Raises the UserError of `writable_sibling` before long work, not after it; leaves nothing behind."""
+    with writable_sibling(target):
+        pass
+
+
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes JSON for people: indented, in UTF-8, ending in a newline."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -149,9 +149,10 @@ def test_what_a_configuration_says_is_checked(tmp_path, repository_root):
     """Others save what they read again: with another head, without one, or with more outputs."""
     import shutil
 
-    record = {"task": "question_answering", "model_class": "BertForQuestionAnswering", "labels": None}
+    tuned = {"task": "question_answering", "labels": None}
+    record = {"model_class": "BertForQuestionAnswering", "finetuning": tuned}
     for name, added, message in (
-        ("BertModel", {"bert_jax": {"finetuning": record}}, "is a BertModel that is not fine-tuned for a task"),
+        ("BertModel", {"bert_jax": record}, "is a BertModel that is not fine-tuned for a task"),
         ("BertForSequenceClassification", {"problem_type": "regression"}, "predicts 4 numbers of a text"),
     ):
         shutil.copytree(repository_root / "tests" / "golden" / name, tmp_path / name)

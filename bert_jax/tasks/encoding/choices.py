@@ -42,7 +42,7 @@ class ChoiceEncoder:
             )
         self._tokenizer = tokenizer
         self._max_seq_len = max_seq_len
-        self._num_choices = self.rows_per_unit = num_choices
+        self.rows_per_unit = num_choices
         self._long_texts = long_texts
         self.count = LengthCount()
 
@@ -63,7 +63,7 @@ class ChoiceEncoder:
                 self.count.longest = max(self.count.longest, longest)
                 self.count.long += longest > self._max_seq_len
                 rows = [self._row(ids[context], ids[ending], number, targets) for ending in endings]
-                yield example, rows + [Row([], 0, number, targets)] * (self._num_choices - len(endings))
+                yield example, rows + [Row([], 0, number, targets)] * (self.rows_per_unit - len(endings))
 
     def _row(self, context: list[int], ending: list[int], number: int, targets: dict[str, int]) -> Row:
         limit = self._max_seq_len - 3

@@ -89,11 +89,11 @@ class PassageEncoder:
                 answer = self._answer(example, pieces[example.context])
                 question = question[: self._max_question_len]
                 prefix = [self._tokenizer.cls_id, *question, self._tokenizer.sep_id]
+                has_answers = example.answers is not None
                 bounds, windows = self._windows(len(prefix), pieces[example.context])
                 rows = []
                 for (first, last), window in zip(bounds, windows, strict=True):
                     tokens = [*prefix, *pieces[example.context].ids[first:last], self._tokenizer.sep_id]
-                    has_answers = example.answers is not None
                     targets = _targets(answer, first, last, len(prefix)) if has_answers else {}
                     rows.append(Row(tokens, len(prefix), number, targets, detail=window))
                 yield example, rows

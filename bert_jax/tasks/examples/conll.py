@@ -62,8 +62,7 @@ class ColumnFile:
         """
         self._path, self._bad_rows, self._with_tags = path, bad_rows, with_tags
         self._count = self._count_columns()
-        word_lines = (line for _, line in read_lines(path) if line.strip() and not line.startswith(_DOCUMENT_START))
-        if not with_tags and self._count > 1 and len(list(itertools.islice(word_lines, 2))) == 1:
+        if not with_tags and self._count > 1 and len(list(itertools.islice(self._word_lines(), 2))) == 1:
             raise UserError(
                 f"{path} has one line of {self._count} words or columns: write a word on each line, or the text as"
                 ' {"text": ...}'
@@ -142,16 +141,20 @@ class ColumnFile:
     def _count_columns(self) -> int:
         """Returns the number of columns of the first line that is neither blank nor a mark nor, perhaps, a comment."""
         comment = None
-        for _, line in read_lines(self._path):
-            fields = _split(line)
-            if not fields or fields[0].startswith(_DOCUMENT_START):
-                continue
+        for line, fields in self._word_lines():
             if not line.startswith("#"):
                 return len(fields)
             comment = comment or len(fields)
         if comment is None:
             raise UserError(f"{self._path} has no sentences: a file of columns has a word and its tag on each line")
         return comment
+
+    def _word_lines(self) -> Iterator[tuple[str, list[str]]]:
+        """Yields the lines that are neither blank nor marks of a document, comments among them, and their columns."""
+        for _, line in read_lines(self._path):
+            fields = _split(line)
+            if fields and not fields[0].startswith(_DOCUMENT_START):
+                yield line, fields
 
     def _index(self, column: int, name: str) -> int:
         if not 1 <= column <= self._count:

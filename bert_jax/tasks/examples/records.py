@@ -217,6 +217,13 @@ def check_whole_characters(text: str) -> None:
         raise ValueError("an escape \\ud800 to \\udfff is half of a character")
 
 
+def json_id(value) -> str:
+    """Returns an id as a string; ValueError if it is neither a string nor a number."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"the id is {json_kind(value)}, neither a string nor a number")
+    return str(value)
+
+
 def json_kind(value) -> str:
     """Names the kind of a JSON value for messages: "a list", "null"."""
     if value is None or isinstance(value, bool):

@@ -14,6 +14,7 @@ from bert_jax.tasks.examples.records import (
     check_readable,
     find_delimiter,
     find_format,
+    json_id,
     json_kind,
     read_csv,
     read_objects,
@@ -273,8 +274,6 @@ def _text(value, what: str) -> str:
 
 
 def _row_id(value) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"the id is {json_kind(value)}, neither a string nor a number")
-    if not (text := str(value).strip()):
+    if not (text := json_id(value).strip()):
         raise ValueError("the id is empty")
     return text

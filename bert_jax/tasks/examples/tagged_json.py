@@ -8,7 +8,7 @@ An "id" is kept.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bert_jax.errors import UserError
@@ -16,7 +16,7 @@ from bert_jax.tasks.examples.basic_words import split_words
 from bert_jax.tasks.examples.conll import joined
 from bert_jax.tasks.examples.example_types import TaggedExample
 from bert_jax.tasks.examples.places import BadRows, Place
-from bert_jax.tasks.examples.records import json_kind, parse_object
+from bert_jax.tasks.examples.records import json_id, parse_object
 from bert_jax.tasks.examples.tag_schemes import Entity, TagError, find_scheme, scheme_named, tags_of, to_iob2
 from bert_jax.text.files import read_lines
 
@@ -74,10 +74,7 @@ class TaggedJsonFile:
             place = Place(self._path, line)
             try:
                 row = _parse(text)
-                identity = row.get("id", number)
-                if not isinstance(identity, str | int | float) or isinstance(identity, bool):
-                    raise _BadRow(f"the id is {json_kind(identity)}, neither a string nor a number")
-                identity = str(identity)
+                identity = _checked(json_id, row.get("id", number))
                 words = _first_of(row, _WORDS)
                 example = (
                     self._of_text(row, identity, place)
@@ -140,8 +137,13 @@ class TaggedJsonFile:
 
 
 def _parse(line: str) -> dict[str, Any]:
+    return _checked(parse_object, line)
+
+
+def _checked(read: Callable[[Any], Any], value: Any) -> Any:
+    """Returns what a reader makes of the value, its reason against it as that of a bad row."""
     try:
-        return parse_object(line)
+        return read(value)
     except ValueError as error:
         raise _BadRow(str(error)) from error
 
