@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bert_jax import durable_files
 from bert_jax.errors import TrainingError, UserError
 from bert_jax.training.checkpoints import CheckpointStore, open_model
 from bert_jax.training.train_state import TrainState
@@ -195,15 +196,22 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch, error):
     def fail(*arguments, **others):
         raise error
 
-    for method, call in (
-        ("save", lambda: store.save(1, _state(1), {}, {}, None)),
-        ("wait_until_finished", store.wait),
+    def save():
+        store.save(1, _state(1), {}, {}, None)
+        store.wait()
+
+    # When the save begins, and while it goes on; then when it is brought to the disk.
+    for owner, method in (
+        (store._checkpointer, "save"),
+        (store._checkpointer, "wait_until_finished"),
+        (durable_files, "sync_file"),
     ):
         with monkeypatch.context() as patched:
-            patched.setattr(store._manager, method, fail)
+            patched.setattr(owner, method, fail)
             with pytest.raises(UserError, match=r"^cannot write to .*checkpoints: No space left on device; make room"):
-                call()
+                save()
     store.close()
+    assert CheckpointStore(tmp_path, 1).steps() == [] and _steps(tmp_path) == []
 
 
 def test_a_mistake_of_the_program_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):
@@ -212,7 +220,7 @@ def test_a_mistake_of_the_program_is_not_taken_for_a_full_disk(tmp_path, monkeyp
     def fail(*arguments, **others):
         raise ValueError("a tree of another structure")
 
-    monkeypatch.setattr(store._manager, "save", fail)
+    monkeypatch.setattr(store._checkpointer, "save", fail)
     with pytest.raises(ValueError, match="another structure"):
         store.save(1, _state(1), {}, {}, None)
     store.close()
@@ -259,7 +267,6 @@ def test_a_damaged_model(tmp_path, saved):
     with pytest.raises(UserError, match="checkpoints/3 is damaged"):
         open_model(tmp_path / "run").load_parameters()
     (checkpoint / "run/metadata").write_text("{")
-    with pytest.raises(UserError, match="checkpoints/3 is not a readable checkpoint"):
-        open_model(tmp_path / "run")
-    # The others are not looked at where they are not asked for.
-    assert open_model(tmp_path / "run", "2").step == 2
+    for path, step in ((tmp_path / "run", "3"), (checkpoint, "latest")):
+        with pytest.raises(UserError, match=r"checkpoints/3 is not a readable checkpoint: run/metadata is not JSON"):
+            open_model(path, step)
