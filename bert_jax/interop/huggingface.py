@@ -15,7 +15,7 @@ from bert_jax.errors import UserError
 from bert_jax.interop.json_config import bert_config, shared_fields
 from bert_jax.interop.names import HUGGINGFACE
 from bert_jax.interop.tensor_files import Match, disassemble, match_tensors
-from bert_jax.text.json_objects import read_json_object
+from bert_jax.text.json_files import read_json_object
 from bert_jax.text.tokenizer import Tokenizer, write_json
 
 CONFIG_FILE = "config.json"

@@ -12,7 +12,7 @@ from typing import Any
 
 from bert_jax.errors import UserError
 from bert_jax.text import wordpiece
-from bert_jax.text.json_objects import read_json_object
+from bert_jax.text.json_files import read_json_object
 from bert_jax.text.tokenizer import DESCRIPTION_FILE, SPECIAL_TOKENS, hugging_face_special_tokens
 from bert_jax.text.wordpiece import RULES, VOCABULARY_FILE, WordPieceTokenizer, read_vocabulary
 
