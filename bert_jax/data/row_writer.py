@@ -123,11 +123,8 @@ def finish_rows(
     counts[[tokenizer.cls_id, tokenizer.sep_id]] = 0
     np.save(directory / rows.TOKEN_COUNTS_FILE, counts)
     tokenizer.save(directory / rows.TOKENIZER_DIRECTORY)
-    with open(directory / rows.MANIFEST_FILE, "w", encoding="utf-8") as file:
-        json.dump(manifest.to_json(), file, indent=2, sort_keys=True)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
+    text = json.dumps(manifest.to_json(), indent=2, sort_keys=True) + "\n"
+    (directory / rows.MANIFEST_FILE).write_text(text, encoding="utf-8")
     return manifest
 
 
