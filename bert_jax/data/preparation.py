@@ -86,6 +86,7 @@ def prepare(
         UserError: the text is empty or too small for the recipe, the output holds something else, the disk is full, ...
     """
     from bert_jax.data import report, row_building, row_writer
+    from bert_jax.data.held_out import hold_out
     from bert_jax.data.token_store import TokenStore
     from bert_jax.data.tokenization import tokenize_corpus
     from bert_jax.text.documents import read_passages
@@ -112,13 +113,14 @@ def prepare(
         _check_corpus(store, inputs, recipe.pairs)
         tokenized = time.perf_counter()
         with _bar("building rows", "block", show_progress) as progress:
-            built = row_building.build_rows(store_directory, directory, recipe, tokenizer, workers, progress)
+            held_out = hold_out(store, recipe)
+            built = row_building.build_rows(store_directory, directory, recipe, tokenizer, workers, progress, held_out)
         if not built.statistics[rows.TRAIN].rows:
             raise UserError(
                 f"--input={inputs}: no document is long enough for --pairs={recipe.pairs}; try --pairs=none"
             )
         seconds = {"tokenization": tokenized - started, "rows": time.perf_counter() - tokenized}
-        its_report = report.make_report(recipe, corpus, store, built.statistics, seconds, workers)
+        its_report = report.make_report(recipe, corpus, store, built.statistics, seconds, workers, held_out)
         del store
         shutil.rmtree(store_directory)
         report.write_report(directory, its_report)

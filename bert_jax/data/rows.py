@@ -59,7 +59,7 @@ class Recipe:
         dupe_factor: passes over the training documents, each with other pairs.
         seed: of all that is drawn at random.
         short_seq_probability: share of the documents (in each pass) whose pairs are made shorter than the row.
-        validation_fraction: share of the documents held out.
+        validation_fraction: share of the documents held out; of a few long ones a part each, see `held_out`.
     """
 
     seq_len: int

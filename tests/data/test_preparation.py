@@ -191,26 +191,6 @@ def test_the_seed_changes_pairs_and_split(corpus, tokenizer, tmp_path):
     assert set(_pairs(stores[0]).values()) != set(_pairs(stores[1]).values())
 
 
-@pytest.mark.parametrize(
-    ("documents", "pairs", "fraction", "expected"),
-    [
-        (1000, "nsp", 0.01, 10),
-        (50, "nsp", 0.01, 2),
-        (50, "none", 0.01, 1),
-        (4, "nsp", 0.01, 2),
-        (3, "nsp", 0.01, 0),
-        (2, "sop", 0.5, 1),
-        (1, "none", 0.01, 0),
-        (1000, "nsp", 0.0, 0),
-    ],
-)
-def test_validation_split(documents, pairs, fraction, expected):
-    recipe = rows.Recipe(seq_len=64, pairs=pairs, validation_fraction=fraction)
-    split = row_building.split_documents(documents, recipe)
-    assert len(split["validation"]) == expected
-    assert sorted([*split["train"], *split["validation"]]) == list(range(documents))
-
-
 def _passages(consumed, number=200_000):
     for index in range(number):
         consumed.append(index)
