@@ -76,13 +76,18 @@ def write_file(path: pathlib.Path, content: bytes) -> None:
     publish(unfinished, path)
 
 
-def make_folder(path: pathlib.Path) -> None:
-    """Makes a folder and those above it, unless they are there; their names are on disk when this returns."""
+def make_folder(path: pathlib.Path) -> list[pathlib.Path]:
+    """Makes a folder and those above it, unless they are there; their names are on disk when this returns.
+
+    Returns:
+        The folders that were made, the uppermost first.
+    """
     if path.is_dir():
-        return
-    make_folder(path.absolute().parent)
+        return []
+    made = make_folder(path.absolute().parent)
     path.mkdir(exist_ok=True)
     sync_folder(path.absolute().parent)
+    return [*made, path]
 
 
 def remove_folder(path: pathlib.Path) -> None:
@@ -98,15 +103,15 @@ def remove_folder(path: pathlib.Path) -> None:
 def unfinished_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields an empty folder beside `target`; the caller publishes it, or what lies in it, as `target`.
 
-    The folder is removed at the end if it is still there. One that a killed process left behind is emptied first.
+    The folder is removed at the end if it is still there, and where nothing was published, so are the folders above
+    that were made for it. One that a killed process left behind is emptied first.
 
     Raises:
         UserError: another process is writing the same target, or the file system cannot be written to, or is full.
     """
     folder = hidden_sibling(target.absolute(), UNFINISHED)
     try:
-        make_folder(target.absolute().parent)
-        with _locked_folder(folder, target):
+        with _folder_above(target.absolute()), _locked_folder(folder, target):
             try:
                 for entry in folder.iterdir():
                     shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
@@ -118,9 +123,24 @@ def unfinished_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
+def _folder_above(target: pathlib.Path) -> Iterator[None]:
+    """Makes the folder that `target` will lie in; what was made for it and holds nothing at the end is removed."""
+    made = make_folder(target.parent)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            for folder in reversed(made):
+                folder.rmdir()
+
+
+@contextlib.contextmanager
 def _locked_folder(folder: pathlib.Path, target: pathlib.Path) -> Iterator[None]:
     """Makes a folder and holds its lock, which the system lets go of when the process ends, in whatever way."""
     while True:
+        if folder.is_symlink() or folder.is_file():
+            # A file that was to take its target's place, of a process that was killed.
+            folder.unlink(missing_ok=True)
         folder.mkdir(exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -10,3 +10,10 @@ class UserError(Exception):
 
 class TrainingError(Exception):
     """Training cannot go on, through no mistake that could have been found before it began; exit code 1."""
+
+
+class DataError(TrainingError):
+    """The data that comes next cannot be read or is damaged, while the state that was trained so far is sound.
+
+    A training loop that meets one saves its state before it passes the error on, so that no step is lost.
+    """

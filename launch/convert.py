@@ -11,13 +11,14 @@ from typing import Any
 
 from absl import flags
 
+from bert_jax.durable_files import check_can_write, publish, unfinished_folder
 from bert_jax.errors import UserError
 from bert_jax.interop import huggingface
 from bert_jax.interop.pretrained import Pretrained, open_pretrained
 from bert_jax.interop.task_heads import choose_task
 from bert_jax.models.registry import CLASSIFICATION_CLASSES, build_model
 from bert_jax.tasks.finetuning_tasks import task_from_json
-from bert_jax.text.tokenizer import Tokenizer, check_can_write, writable_sibling
+from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.saved_models import leaves_by_path
 from launch.command import run
 from launch.finetuned_model import define_task_name_flag
@@ -68,7 +69,7 @@ def execute(values: flags.FlagValues) -> int:
     print("\n".join(model.report.lines()))
     if left_out:
         print(f"left out, as a {model.model_class} has no such parts: {', '.join(left_out)}")
-    with writable_sibling(target) as temporary:
+    with unfinished_folder(target) as temporary:
         folder = temporary / "model"
         if values.format == "huggingface":
             folder.mkdir()
@@ -77,7 +78,7 @@ def execute(values: flags.FlagValues) -> int:
             )
         else:
             _write_checkpoint(folder, model, parameters, tokenizer, task, temporary)
-        folder.rename(target)
+        publish(folder, target)
     print(f"wrote {target} ({values.format}){'' if tokenizer else '; there was no tokenizer to write with it'}")
     return 0
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from bert_jax.config import BertConfig
+from bert_jax.durable_files import write_file
 from bert_jax.errors import TrainingError, UserError
 from bert_jax.parallel.cluster import find_cluster
 from bert_jax.tasks.finetuning_recipe import FineTune
@@ -312,17 +313,14 @@ def _say_room(workdir: pathlib.Path, run: SweepRun, left: int) -> None:
 
 
 def _write(workdir: pathlib.Path, results: SweepResults) -> None:
-    """Writes the results so far, each file in one piece or not at all."""
+    """Writes the results so far, each file in one piece or not at all; they are on disk when this returns."""
     for name, text in (
         (RESULTS, json.dumps(results.to_json(), indent=1) + "\n"),
         (PAGE, results.to_markdown()),
     ):
-        path = workdir / name
-        temporary = path.with_name(f"{name}.part")
         try:
-            temporary.write_text(text)
-            os.replace(temporary, path)
+            write_file(workdir / name, text.encode())
         except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+            raise UserError(f"cannot write {workdir / name}: {error.strerror or error}") from error
     if results.best:
         draw_sweep(results, workdir / FIGURE)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from absl import flags
 
+from bert_jax.durable_files import check_can_write, write_file
 from bert_jax.errors import UserError
 from bert_jax.parallel.mesh_spec import MeshSpec, check_heads, parse_mesh
 from bert_jax.parallel.topology import parse_topology
@@ -55,6 +56,10 @@ def execute(values: flags.FlagValues) -> int:
     output = pathlib.Path(values.json) if values.json else None
     if output and not output.absolute().parent.is_dir():
         raise UserError(f"--json={output}: there is no folder {output.absolute().parent}")
+    if output and output.is_dir():
+        raise UserError(f"--json={output} is a folder: give a file")
+    if output:
+        check_can_write(output)
     recipe, _ = load_pretrain(values.gin_file, values.gin_param)
     if recipe.model.vocab_size is None:
         print(f"the vocabulary's size is the tokenizer's; planned with the published {_PUBLISHED_VOCABULARY}")
@@ -81,7 +86,7 @@ def execute(values: flags.FlagValues) -> int:
         planned.append((case, outcome))
     print("\n".join(format_plan(planned)))
     if output:
-        output.write_text(json.dumps(plan_values(planned), indent=1) + "\n")
+        write_file(output, (json.dumps(plan_values(planned), indent=1) + "\n").encode())
     return 0
 
 

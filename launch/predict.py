@@ -14,12 +14,12 @@ from typing import Any
 
 from absl import flags
 
+from bert_jax.durable_files import check_can_write, publish, unfinished_folder
 from bert_jax.errors import UserError
 from bert_jax.models.execution import DTYPES
 from bert_jax.tasks.encoding.example_encoder import encode_in_chunks
 from bert_jax.tasks.examples.places import BadRows
 from bert_jax.tasks.question_answering import QuestionAnswering
-from bert_jax.text.tokenizer import check_can_write
 from launch.command import run
 from launch.finetuned_model import FineTuned, define_task_name_flag, open_finetuned
 from launch.finetuning_files import define_reading_flags, read_examples
@@ -98,16 +98,12 @@ def execute(values: flags.FlagValues) -> int:
             _, outputs = answers.of(rows)
             yield from tuned.task.predictions(chunk, rows, outputs)
 
-    # Under another name until it is whole.
-    unfinished = output.with_name(f".{output.name}.unfinished")
-    try:
+    with unfinished_folder(output) as folder:
+        unfinished = folder / "predictions"
         with unfinished.open("w", encoding="utf-8") as file:
             shown = tqdm(predictions(), unit="example", desc="predict")
             count = write_predictions(file, shown, values.output_format)
-        os.replace(unfinished, output)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+        publish(unfinished, output)
     print("\n".join([f"{count:,} predictions in {output}", *encoder.report(), *bad_rows.report()]))
     return 0
 

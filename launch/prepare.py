@@ -37,7 +37,9 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("max_pairs_per_row", None, f"With --packing; {DEFAULT_MAX_PAIRS} by default.", **text)
     flags.DEFINE_integer("dupe_factor", 1, "Passes over the text, each with other pairs.", **text)
     flags.DEFINE_float("short_seq_probability", 0.1, "Share of the documents with shorter pairs.", **text)
-    flags.DEFINE_float("validation_fraction", 0.01, "Share of the documents held out.", **text)
+    flags.DEFINE_float(
+        "validation_fraction", 0.01, "Share held out: of the documents or, of few long ones, of their text.", **text
+    )
     flags.DEFINE_integer("seed", 0, "Of all that is drawn at random.", **text)
     flags.DEFINE_integer("workers", None, "Processes; all cores by default. The rows do not depend on it.", **text)
 

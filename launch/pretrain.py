@@ -10,6 +10,7 @@ from typing import Any
 
 from absl import flags
 
+from bert_jax.data.row_checksums import verify_shards
 from bert_jax.data.rows import RowStore, open_rows
 from bert_jax.errors import UserError
 from bert_jax.interop.pretrained import open_pretrained
@@ -32,6 +33,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string("gin_file", [], "Configuration file; may repeat, later ones win.", **here)
     flags.DEFINE_multi_string("gin_param", [], "A binding such as 'pretrain.steps=200'; may repeat.", **here)
     flags.DEFINE_multi_string("data_dir", [], "Directory of rows; may repeat, one for each length.", **here)
+    flags.DEFINE_bool("verify_rows", False, "Before anything else, compare all rows with their checksums.", **here)
     flags.DEFINE_string("profile", None, "START:STEPS, the steps to write a profiler trace of.", **here)
     define_training_flags(values)
 
@@ -45,6 +47,9 @@ def execute(values: flags.FlagValues) -> int:
         raise UserError("--data_dir is missing: make rows with python -m launch.prepare")
     recipe, operative_config = load_pretrain(values.gin_file, values.gin_param)
     opened = list(_open_stores(values.data_dir))
+    if values.verify_rows:
+        for store in opened:
+            verify_shards(store, show_progress=True)
     stores = {store.recipe.seq_len: store for store in opened}
     tokenizer = load_tokenizer(opened[0].tokenizer_directory)
     recipe = _with_vocabulary(recipe, stores, tokenizer)

@@ -4,10 +4,10 @@ import pathlib
 
 from absl import flags
 
+from bert_jax.durable_files import check_can_write
 from bert_jax.errors import UserError
 from bert_jax.tasks.encoding.example_encoder import encode_all
 from bert_jax.tasks.examples.places import BadRows
-from bert_jax.text.tokenizer import check_can_write
 from launch.finetuned_model import Answers, open_finetuned
 from launch.finetuning_files import check_usable, read_examples
 from launch.mesh_flags import make_mesh_from_flags

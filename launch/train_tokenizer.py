@@ -14,6 +14,7 @@ from typing import Any
 
 from absl import flags
 
+from bert_jax.durable_files import check_can_write
 from bert_jax.errors import UserError
 from bert_jax.text import tokenizer as tokenizer_files
 from bert_jax.text import tokenizers
@@ -58,7 +59,7 @@ def execute(values: flags.FlagValues) -> int:
         return 0
     if not values.vocab_file:
         check_inputs(values.input, values.format)
-    tokenizer_files.check_can_write(output)
+    check_can_write(output)
 
     training: dict[str, Any] = {"request": request}
     started = time.perf_counter()

@@ -66,6 +66,23 @@ def test_what_goes_wrong_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_folders_that_were_made_for_nothing_are_removed_and_others_stay(tmp_path):
+    (tmp_path / "there").mkdir()
+    check_can_write(tmp_path / "there/new/model")
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+    with unfinished_folder(tmp_path / "there/new/model") as folder:
+        publish(folder, tmp_path / "there/new/model")
+    assert os.listdir(tmp_path / "there/new") == ["model"]
+
+
+def test_an_unfinished_file_of_a_killed_process_is_not_in_the_way(tmp_path):
+    (tmp_path / ".model.unfinished").write_bytes(b"half")
+    check_can_write(tmp_path / "model")
+    (tmp_path / ".model.unfinished").symlink_to("nowhere")
+    check_can_write(tmp_path / "model")
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_full_disk_is_said(tmp_path):
     with (
         pytest.raises(UserError, match=r"cannot write .*model: No space left on device; make room"),

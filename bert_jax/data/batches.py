@@ -5,7 +5,7 @@ reached without replaying those before it, and each host can read just its own r
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +13,8 @@ import tensorflow as tf
 
 from bert_jax.data.masking import Vocabulary, mask_batch, pair_draws
 from bert_jax.data.masking_recipe import Masking, max_predictions_per_row
+from bert_jax.data.rows import FEATURES
+from bert_jax.errors import DataError
 
 NumpyBatch = dict[str, np.ndarray]
 
@@ -109,12 +111,10 @@ class BatchMaker:
         """
         offsets = np.arange(batch_size) if batch_rows is None else np.asarray(batch_rows)
 
-        def load(step: tf.Tensor) -> dict[str, tf.Tensor]:
-            examples = tf.constant(offsets, tf.int64) + step * batch_size + examples_before
-            indices, epochs = self._order(examples)
-            return self._load("train", indices, epochs, len(offsets))
+        def rows_of(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return self._order(tf.constant(offsets, tf.int64) + step * batch_size + examples_before)
 
-        yield from self._run(tf.data.Dataset.range(start_step, end_step), load)
+        yield from self._run("train", tf.data.Dataset.range(start_step, end_step), rows_of, len(offsets))
 
     def evaluation(
         self,
@@ -138,35 +138,94 @@ class BatchMaker:
         if max_batches is not None:
             num_batches = min(num_batches, max_batches)
 
-        def load(step: tf.Tensor) -> dict[str, tf.Tensor]:
+        def rows_of(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             indices = tf.constant(offsets, tf.int64) + step * batch_size
             indices = tf.where(indices < num_rows, indices, -1)
-            return self._load(split, indices, tf.zeros_like(indices), len(offsets))
+            return indices, tf.zeros_like(indices)
 
-        yield from self._run(tf.data.Dataset.range(num_batches), load)
+        yield from self._run(split, tf.data.Dataset.range(num_batches), rows_of, len(offsets))
 
-    def _run(self, steps: tf.data.Dataset, load) -> Iterator[NumpyBatch]:
+    def _run(
+        self,
+        split: str,
+        steps: tf.data.Dataset,
+        rows_of: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
+        batch_size: int,
+    ) -> Iterator[NumpyBatch]:
+        """Yields a batch for each of the steps.
+
+        Args:
+            split: which rows.
+            steps: numbers.
+            rows_of: from a step to its rows' indices, -1 for a row of padding, and their epochs, int64 `[batch_size]`.
+            batch_size: number of rows.
+        """
+        # What a function of Python raises would come back as an error of TensorFlow's, with a traceback in its message,
+        # and in its log: errors travel beside the batches.
+        failures: list[Exception] = []
+
+        def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            records = np.full(len(indices), b"", dtype=object)
+            present = indices >= 0
+            try:
+                records[present] = self.rows.read(split, indices[present])
+            except Exception as error:
+                failures.append(error)
+                return records, np.array(False)
+            return records, np.array(True)
+
+        def load(step: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+            indices, epochs = rows_of(step)
+            # One call into Python for the whole batch; all else is graph ops.
+            serialized, is_read = tf.numpy_function(read, [indices], (tf.string, tf.bool), stateful=False)
+            return *self._make(tf.ensure_shape(serialized, [batch_size]), epochs, batch_size), is_read
+
         options = tf.data.Options()
         options.deterministic = True
         options.autotune.enabled = False
         options.threading.private_threadpool_size = self.threads
         options.threading.max_intra_op_parallelism = 1
         dataset = steps.map(load, num_parallel_calls=self.threads).prefetch(2 * self.threads).with_options(options)
-        yield from dataset.as_numpy_iterator()
+        try:
+            for batch, is_sound, is_read in dataset.as_numpy_iterator():
+                if not is_read:
+                    raise failures[0]
+                if not is_sound:
+                    raise _unsound(split)
+                yield batch
+        except tf.errors.InvalidArgumentError as error:
+            # Bytes that are no tf.train.Example.
+            raise _unsound(split) from error
 
-    def _load(self, split: str, indices: tf.Tensor, epochs: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
-        def read(indices: np.ndarray) -> np.ndarray:
-            records = np.full(len(indices), b"", dtype=object)
-            present = indices >= 0
-            records[present] = self.rows.read(split, indices[present])
-            return records
+    def _are_sound(self, features: dict[str, tf.RaggedTensor]) -> tf.Tensor:
+        """Whether rows are such as the preparation writes.
 
-        # One call into Python for the whole batch; all else is graph ops.
-        serialized = tf.ensure_shape(tf.numpy_function(read, [indices], tf.string, stateful=False), [batch_size])
-        return self.make(serialized, epochs, batch_size)
+        Longer ones would be cut to the batch without a word, and an id outside of the vocabulary would be looked up as
+        another one, or as NaN.
+        """
+        ids, pairs, first, second, labels = (features[name] for name in FEATURES)
 
-    def make(self, serialized: tf.Tensor, epochs: tf.Tensor, batch_size: int) -> dict[str, tf.Tensor]:
-        """Derives a batch from its rows.
+        def lie_in(values: tf.Tensor, end: int) -> tf.Tensor:
+            return tf.reduce_all((values >= 0) & (values < end))
+
+        tokens = tf.reduce_sum(first, axis=1) + tf.reduce_sum(second, axis=1)
+        return tf.reduce_all(
+            [
+                lie_in(ids.flat_values, self.vocabulary.size),
+                lie_in(first.flat_values, self.seq_len + 1),
+                lie_in(second.flat_values, self.seq_len + 1),
+                lie_in(labels.flat_values, 2),
+                lie_in(ids.row_lengths(), self.seq_len + 1),
+                lie_in(pairs.row_lengths(), self.max_pairs + 1),
+                tf.reduce_all(tokens == ids.row_lengths()),
+                *(tf.reduce_all(others.row_splits == pairs.row_splits) for others in (first, second, labels)),
+            ]
+        )
+
+    def _make(
+        self, serialized: tf.Tensor, epochs: tf.Tensor, batch_size: int
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """Derives a batch from its rows; returns it, and whether they are sound.
 
         Args:
             serialized: strings `[batch_size]`, tf.train.Example; an empty string is a row of padding.
@@ -175,17 +234,11 @@ class BatchMaker:
         """
         features = tf.io.parse_example(
             serialized,
-            {
-                name: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64)
-                for name in ("input_ids", "pair_ids", "first_lengths", "second_lengths", "next_sentence_labels")
-            },
+            {name: tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64) for name in FEATURES},
         )
         by_token = [batch_size, self.seq_len]
         by_pair = [batch_size, self.max_pairs]
-        longest = tf.reduce_max(features["input_ids"].row_lengths())
-        # Only rows that the preparation did not write; to_tensor would cut them without a word.
-        with tf.control_dependencies([tf.debugging.assert_less_equal(longest, tf.cast(self.seq_len, tf.int64))]):
-            input_ids = tf.cast(features["input_ids"].to_tensor(shape=by_token), tf.int32)
+        input_ids = tf.cast(features["input_ids"].to_tensor(shape=by_token), tf.int32)
         first = tf.cast(features["first_lengths"].to_tensor(shape=by_pair), tf.int32)
         second = tf.cast(features["second_lengths"].to_tensor(shape=by_pair), tf.int32)
         labels = tf.cast(features["next_sentence_labels"].to_tensor(shape=by_pair), tf.int32)
@@ -228,7 +281,7 @@ class BatchMaker:
             max_predictions_per_row(self.masking, self.seq_len, self.max_pairs),
         )
         labelled = present if self.has_pairs else tf.zeros_like(present)
-        return {
+        batch = {
             **masked,
             "token_type_ids": tf.cast(is_second, tf.int32),
             "position_ids": position_ids,
@@ -237,3 +290,12 @@ class BatchMaker:
             "next_sentence_labels": labels,
             "next_sentence_weights": tf.cast(labelled, tf.float32),
         }
+        return batch, self._are_sound(features)
+
+
+def _unsound(split: str) -> DataError:
+    return DataError(
+        f"a row of the split {split} is not as launch.prepare writes rows (ids outside of the vocabulary, or lengths"
+        " that do not add up): the rows were changed, or mixed with others; --verify_rows says which file; prepare or"
+        " copy the rows again, then the same command goes on"
+    )

@@ -3,22 +3,20 @@
 Everything is made in a directory beside the output, which takes the output's name at the very end.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import os
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tqdm import tqdm
 
 from bert_jax.data import rows
+from bert_jax.durable_files import publish, unfinished_folder
 from bert_jax.errors import UserError
 
-_LOCK_FILE = "lock"
 _STORE_DIRECTORY = "tokens"
 
 
@@ -88,6 +86,7 @@ def prepare(
         UserError: the text is empty or too small for the recipe, the output holds something else, the disk is full, ...
     """
     from bert_jax.data import report, row_building, row_writer
+    from bert_jax.data.held_out import hold_out
     from bert_jax.data.token_store import TokenStore
     from bert_jax.data.tokenization import tokenize_corpus
     from bert_jax.text.documents import read_passages
@@ -97,7 +96,7 @@ def prepare(
     source = {"input": inputs, "format": text_format, "language": language}
     if is_prepared(output, recipe, source, tokenizer.fingerprint):
         return None
-    with _unfinished(output) as directory:
+    with unfinished_folder(output) as directory:
         store_directory = directory / _STORE_DIRECTORY
         started = time.perf_counter()
         with _bar("tokenizing", "B", show_progress) as progress:
@@ -114,17 +113,19 @@ def prepare(
         _check_corpus(store, inputs, recipe.pairs)
         tokenized = time.perf_counter()
         with _bar("building rows", "block", show_progress) as progress:
-            built = row_building.build_rows(store_directory, directory, recipe, tokenizer, workers, progress)
+            held_out = hold_out(store, recipe)
+            built = row_building.build_rows(store_directory, directory, recipe, tokenizer, workers, progress, held_out)
         if not built.statistics[rows.TRAIN].rows:
             raise UserError(
                 f"--input={inputs}: no document is long enough for --pairs={recipe.pairs}; try --pairs=none"
             )
         seconds = {"tokenization": tokenized - started, "rows": time.perf_counter() - tokenized}
-        its_report = report.make_report(recipe, corpus, store, built.statistics, seconds, workers)
+        its_report = report.make_report(recipe, corpus, store, built.statistics, seconds, workers, held_out)
         del store
         shutil.rmtree(store_directory)
         report.write_report(directory, its_report)
         row_writer.finish_rows(directory, recipe, source, tokenizer, built.shards, built.train_token_counts)
+        publish(directory, output)
     return its_report
 
 
@@ -136,44 +137,6 @@ def _check_corpus(store: Any, inputs: str, pairs: str) -> None:
             f"--input={inputs} is a single document: next-sentence pairs need sentences of other documents;"
             " give more documents, or --pairs=sop|none"
         )
-
-
-@contextlib.contextmanager
-def _unfinished(output: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields an empty directory beside `output` that takes its name at the end, and is removed if anything goes wrong.
-
-    One that a killed preparation left behind is emptied; one that another preparation is filling is a UserError.
-    """
-    directory = output.with_name(f"{output.name}.incomplete")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with open(directory / _LOCK_FILE, "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"another preparation is writing {output}: wait for it, or give another --output"
-                ) from None
-            try:
-                _empty(directory)
-                yield directory
-                os.unlink(directory / _LOCK_FILE)
-                directory.rename(output)
-            except BaseException:
-                shutil.rmtree(directory, ignore_errors=True)
-                raise
-    except OSError as error:
-        raise UserError(
-            f"cannot write {output}: {error.strerror or error}; make room or give another --output"
-        ) from error
-
-
-def _empty(directory: pathlib.Path) -> None:
-    for entry in directory.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name != _LOCK_FILE:
-            entry.unlink()
 
 
 def _bar(description: str, unit: str, show: bool) -> tqdm:

@@ -5,10 +5,10 @@ import fcntl
 import os
 import pathlib
 import shutil
-import tempfile
 import threading
 
 from bert_jax.data import rows
+from bert_jax.durable_files import publish, unfinished_folder
 from bert_jax.errors import UserError
 
 CACHE_DIRECTORY = pathlib.Path("~/.cache/bert_jax/rows")
@@ -33,16 +33,12 @@ def fetch_rows(url: str) -> pathlib.Path:
     with open(cache / f"{manifest.fingerprint}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not local.is_dir():
-            copy = pathlib.Path(tempfile.mkdtemp(prefix=f"{manifest.fingerprint}.", dir=cache))
-            try:
-                _copy_directory(remote, copy)
-                copy.rename(local)
-            except OSError as error:
-                shutil.rmtree(copy, ignore_errors=True)
-                raise UserError(f"cannot copy {url} to {cache}: {error.strerror or error}") from error
-            except BaseException:
-                shutil.rmtree(copy, ignore_errors=True)
-                raise
+            with unfinished_folder(local) as copy:
+                try:
+                    _copy_directory(remote, copy)
+                except OSError as error:
+                    raise UserError(f"cannot copy {url} to {cache}: {error.strerror or error}") from error
+                publish(copy, local)
     return local
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax.data import rows
+from bert_jax.data.held_out import HeldOut
 from bert_jax.data.row_building import RowStatistics
 from bert_jax.data.token_store import TokenStore
 from bert_jax.data.tokenization import CorpusStatistics
@@ -33,6 +34,7 @@ def make_report(
     statistics: Mapping[str, RowStatistics],
     seconds: Mapping[str, float],
     workers: int,
+    held_out: HeldOut,
 ) -> dict[str, Any]:
     """Returns the report as JSON values.
 
@@ -45,6 +47,7 @@ def make_report(
         statistics: for each split what became of its documents.
         seconds: duration of "tokenization" and of "rows".
         workers: processes at work.
+        held_out: how the corpus was split.
     """
     single_sentences, stubs = _document_shares(store, STUB_PART_OF_ROW * recipe.seq_len)
     unknown_words = sorted(corpus.unknown_words.items(), key=lambda item: (-item[1], item[0]))
@@ -59,6 +62,12 @@ def make_report(
             "unknown_words": [word for word, _ in unknown_words[:_UNKNOWN_WORDS_SHOWN]],
             "single_sentence_documents": single_sentences,
             "stubs": stubs,
+        },
+        "held_out": {
+            "documents": held_out.drawn,
+            "cut_documents": held_out.cut,
+            "token_share": held_out.tokens / max(store.num_tokens, 1),
+            "token_share_of_whole_documents": held_out.whole_tokens / max(store.num_tokens, 1),
         },
         "rows": {split: _describe_rows(recipe, its) for split, its in statistics.items()},
     }
@@ -92,6 +101,7 @@ def format_report(report: Mapping[str, Any]) -> str:
         f"sentences       {corpus['sentences']:,}",
         f"tokens          {corpus['tokens']:,}",
         f"unknown tokens  {corpus['unknown_token_rate']:.3%}",
+        f"held out        {_describe_held_out(report['held_out'])}",
     ]
     for split, its in report["rows"].items():
         lines += [
@@ -112,6 +122,18 @@ def format_report(report: Mapping[str, Any]) -> str:
     )
     lines += [f"warning: {warning}" for warning in report["warnings"]]
     return "\n".join(lines) + "\n"
+
+
+def _describe_held_out(held_out: Mapping[str, Any]) -> str:
+    """Says what is held out: how many documents, and whether as a whole."""
+    number, cut = held_out["documents"], held_out["cut_documents"]
+    if not cut:
+        return f"{number:,} documents, {held_out['token_share']:.1%} of the tokens"
+    return (
+        f"a part of {cut:,} documents" + (f", and {number - cut:,} as a whole" if number > cut else "") + ":"
+        f" {held_out['token_share']:.1%} of the tokens (as a whole, they are"
+        f" {held_out['token_share_of_whole_documents']:.1%})"
+    )
 
 
 def _describe_rows(recipe: rows.Recipe, statistics: RowStatistics) -> dict[str, Any]:

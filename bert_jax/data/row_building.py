@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax.data import rows
+from bert_jax.data.held_out import HeldOut
 from bert_jax.data.packing import first_fit
 from bert_jax.data.pairs import Pair, document_pairs, special_tokens
 from bert_jax.data.row_writer import ShardWriter
@@ -25,6 +26,7 @@ MOST_SHARDS = 256
 # A pair's id is (number of the block << _PAIR_BITS) + its number in the block; blocks are numbered over all passes and
 # splits. A block that has more pairs than this is one document of gigabytes.
 _PAIR_BITS = 28
+_CUTS_FILE = "cuts.npy"
 # Arrays over all documents are made in parts of this many.
 _DOCUMENTS_AT_ONCE = 1 << 20
 
@@ -87,31 +89,6 @@ class BuiltRows:
     train_token_counts: np.ndarray
 
 
-def least_documents(pairs: str) -> int:
-    """Returns how many documents a split needs: random second segments come from another document of it."""
-    return 2 if pairs == "nsp" else 1
-
-
-def split_documents(num_documents: int, recipe: rows.Recipe) -> dict[str, np.ndarray]:
-    """Assigns each document to a split.
-
-    Validation gets `validation_fraction` of the documents and at least as many as its pairs need, or none where that
-    would leave training without enough.
-
-    Returns:
-        For each split the indices of its documents in increasing order, int64 [documents].
-    """
-    least = least_documents(recipe.pairs)
-    wanted = max(round(recipe.validation_fraction * num_documents), least) if recipe.validation_fraction else 0
-    if num_documents - wanted < least:
-        wanted = 0
-    generator = random.Random(f"{recipe.seed} validation")
-    validation = np.array(sorted(generator.sample(range(num_documents), wanted)), np.int64)
-    in_train = np.ones(num_documents, bool)
-    in_train[validation] = False
-    return {rows.TRAIN: np.flatnonzero(in_train), rows.VALIDATION: validation}
-
-
 def cut_document_blocks(store: TokenStore, documents: np.ndarray, block_tokens: int = BLOCK_TOKENS) -> np.ndarray:
     """Returns where in `documents` each block of about `block_tokens` starts, and the end, int64 [blocks + 1]."""
     starts = [np.zeros(0, np.int64)]
@@ -132,6 +109,7 @@ def build_rows(
     tokenizer: Any,
     workers: int,
     progress: Any,
+    held_out: HeldOut,
 ) -> BuiltRows:
     """Makes the shards of all splits.
 
@@ -142,12 +120,14 @@ def build_rows(
         tokenizer: for the ids of its special tokens and its size.
         workers: number of processes.
         progress: a tqdm bar, updated in blocks; its total is set here.
+        held_out: how the corpus is split.
     """
-    store = TokenStore(store_directory, tokenizer.vocab_size)
+    store = TokenStore(store_directory, tokenizer.vocab_size, held_out.cuts)
+    np.save(store_directory / _CUTS_FILE, held_out.cuts)
     tasks: list[ShardTask] = []
     first_pair_id = 0
     progress.total = 0
-    for split, documents in split_documents(store.num_documents, recipe).items():
+    for split, documents in held_out.documents.items():
         block_starts = cut_document_blocks(store, documents)
         np.save(_documents_file(store_directory, split), documents)
         np.save(_blocks_file(store_directory, split), block_starts)
@@ -201,7 +181,9 @@ class ShardBuilder:
         cls_id: int,
         sep_id: int,
     ):
-        self._store = TokenStore(store_directory, vocab_size)
+        cuts = np.load(store_directory / _CUTS_FILE)
+        self._store = TokenStore(store_directory, vocab_size, cuts)
+        self._cuts = frozenset(cuts.tolist())
         self._documents = {split: np.load(_documents_file(store_directory, split)) for split in rows.SPLITS}
         self._blocks = {split: np.load(_blocks_file(store_directory, split)) for split in rows.SPLITS}
         self._output = output
@@ -236,8 +218,10 @@ class ShardBuilder:
         for place in range(first, end):
 
             def draw_other(place: int = place) -> np.ndarray:
-                other = generator.randrange(len(documents) - 1)
-                return self._store.document_sentences(documents[other + (other >= place)])
+                its_first, its_end = self._places_of_document(documents, place)
+                other = generator.randrange(len(documents) - (its_end - its_first))
+                other += (its_end - its_first) * (other >= its_first)
+                return self._store.document_sentences(documents[other])
 
             yield from document_pairs(
                 recipe.pairs,
@@ -247,6 +231,17 @@ class ShardBuilder:
                 generator,
                 draw_other,
             )
+
+    def _places_of_document(self, documents: np.ndarray, place: int) -> tuple[int, int]:
+        """Returns where in a split's documents the parts of one document lie that is at a place: first, and end."""
+        if not self._cuts:
+            return place, place + 1
+        first = end = int(documents[place])
+        while int(self._store.document_offsets[first]) in self._cuts:
+            first -= 1
+        while int(self._store.document_offsets[end + 1]) in self._cuts:
+            end += 1
+        return int(np.searchsorted(documents, first)), int(np.searchsorted(documents, end, side="right"))
 
     def _write_row(self, writer: ShardWriter, row: Sequence[tuple[int, Pair]]) -> RowStatistics:
         tokens = self._store.tokens

@@ -70,10 +70,8 @@ class ShardWriter:
         with _os_errors():
             self._writer.close()
         self._count()
-        with open(self.path, "rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        shard = rows.Shard(file=self.path.name, rows=self.num_rows, bytes=os.path.getsize(self.path), sha256=sha256)
-        return shard, self._counts
+        size = os.path.getsize(self.path)
+        return rows.Shard(self.path.name, rows=self.num_rows, bytes=size, sha256=_sha256(self.path)), self._counts
 
     def _count(self) -> None:
         if self._uncounted:
@@ -108,6 +106,9 @@ def finish_rows(
         shards: for each split its shards in order; those without a row are removed.
         token_counts: of the training rows, int64 [vocab_size].
     """
+    counts = token_counts.copy()
+    counts[[tokenizer.cls_id, tokenizer.sep_id]] = 0
+    np.save(directory / rows.TOKEN_COUNTS_FILE, counts)
     final_shards = {
         split: _name_shards(directory, split, its_shards) for split, its_shards in shards.items() if its_shards
     }
@@ -117,18 +118,18 @@ def finish_rows(
         tokenizer_fingerprint=tokenizer.fingerprint,
         vocab_size=tokenizer.vocab_size,
         shards={split: its_shards for split, its_shards in final_shards.items() if its_shards},
+        token_counts_sha256=_sha256(directory / rows.TOKEN_COUNTS_FILE),
     )
     _describe_for_tfds(directory, manifest)
-    counts = token_counts.copy()
-    counts[[tokenizer.cls_id, tokenizer.sep_id]] = 0
-    np.save(directory / rows.TOKEN_COUNTS_FILE, counts)
     tokenizer.save(directory / rows.TOKENIZER_DIRECTORY)
-    with open(directory / rows.MANIFEST_FILE, "w", encoding="utf-8") as file:
-        json.dump(manifest.to_json(), file, indent=2, sort_keys=True)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
+    text = json.dumps(manifest.to_json(), indent=2, sort_keys=True) + "\n"
+    (directory / rows.MANIFEST_FILE).write_text(text, encoding="utf-8")
     return manifest
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _name_shards(directory: pathlib.Path, split: str, shards: Sequence[rows.Shard]) -> list[rows.Shard]:

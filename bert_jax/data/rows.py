@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax.errors import UserError
+from bert_jax.data.row_checksums import read_token_counts
+from bert_jax.errors import DataError, UserError
 
 # The features of a row, all of them int64 lists:
 #   input_ids [tokens]              the pairs of the row one after the other, each `[CLS] A [SEP] B [SEP]`, or `[CLS] A
@@ -43,6 +44,7 @@ TOKENIZER_DIRECTORY = "tokenizer"
 # What `ArrayRecordReader` takes for reads in random order: no read-ahead, and a buffer of the size of a few rows.
 _READER_OPTIONS = "readahead_buffer_size:0"
 _READER_BUFFER_BYTES = 32768
+_LONGEST_REASON = 160
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Recipe:
         dupe_factor: passes over the training documents, each with other pairs.
         seed: of all that is drawn at random.
         short_seq_probability: share of the documents (in each pass) whose pairs are made shorter than the row.
-        validation_fraction: share of the documents held out.
+        validation_fraction: share of the documents held out; of a few long ones a part each, see `held_out`.
     """
 
     seq_len: int
@@ -106,6 +108,7 @@ class Manifest:
         tokenizer_fingerprint: of the tokenizer that made the ids.
         vocab_size: number of token ids.
         shards: for each split its shards, in the order of their rows.
+        token_counts_sha256: sha256 in hex of the file of token counts; None in rows that were made before it was kept.
     """
 
     recipe: Recipe
@@ -113,6 +116,7 @@ class Manifest:
     tokenizer_fingerprint: str
     vocab_size: int
     shards: Mapping[str, Sequence[Shard]]
+    token_counts_sha256: str | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -134,6 +138,7 @@ class Manifest:
             tokenizer_fingerprint=values["tokenizer_fingerprint"],
             vocab_size=values["vocab_size"],
             shards={split: [Shard(**shard) for shard in shards] for split, shards in values["shards"].items()},
+            token_counts_sha256=values.get("token_counts_sha256"),
         )
 
 
@@ -219,6 +224,9 @@ class RowStore:
 
         Returns:
             Serialized `tf.train.Example` with the lists of `FEATURES`, in the order of `indices`, [batch].
+
+        Raises:
+            DataError: a shard cannot be read, or what is read does not fit its checksum.
         """
         num_rows = self.num_rows(split)
         places: dict[int, list[int]] = {}
@@ -232,7 +240,15 @@ class RowStore:
             positions.setdefault(shard, []).append(index - (ends[shard - 1] if shard else 0))
         rows: list[bytes] = [b""] * len(indices)
         for shard, its_positions in positions.items():
-            for place, record in zip(places[shard], self._reader(split, shard).read(its_positions), strict=True):
+            try:
+                records = self._reader(split, shard).read(its_positions)
+            except (RuntimeError, IndexError) as error:  # ArrayRecord's, for damage and for failing disks alike
+                reason = str(error).splitlines()[0].partition(";")[0][:_LONGEST_REASON]
+                raise DataError(
+                    f"{self._files[split][shard]} is damaged or cannot be read ({reason}): prepare or copy the rows"
+                    " again, then the same command goes on"
+                ) from error
+            for place, record in zip(places[shard], records, strict=True):
                 rows[place] = record
         return rows
 
@@ -281,12 +297,7 @@ def open_rows(directory: str | os.PathLike[str]) -> RowStore:
         file = directory / shard.file
         if not file.is_file() or file.stat().st_size != shard.bytes:
             raise UserError(f"{file} is missing or cut short: prepare or copy the rows again")
-    try:
-        token_counts = np.load(directory / TOKEN_COUNTS_FILE)
-    except (OSError, ValueError):
-        raise UserError(f"{directory / TOKEN_COUNTS_FILE} is missing or damaged: prepare the rows again") from None
-    if token_counts.shape != (manifest.vocab_size,):
-        raise UserError(f"{directory / TOKEN_COUNTS_FILE} does not fit {path}: prepare the rows again")
+    token_counts = read_token_counts(directory / TOKEN_COUNTS_FILE, manifest.vocab_size, manifest.token_counts_sha256)
     if not (directory / TOKENIZER_DIRECTORY).is_dir():
         raise UserError(f"{directory / TOKENIZER_DIRECTORY} is missing: prepare or copy the rows again")
     return RowStore(directory, manifest, token_counts)

@@ -51,6 +51,7 @@ class TokenBlock:
         tokens: ids of all the sentences, [tokens].
         sentence_lengths: tokens in each sentence, int64 [sentences]; none is 0.
         document_starts: sentences of the block before which a new document starts, int64 [documents].
+        passage_starts: sentences of the block with which a passage starts, int64 [passages].
         text_bytes: UTF-8 bytes of the passages.
         unknown_tokens: how many ids are that of the unknown token.
         unknown_words: words that the vocabulary cannot spell, with their counts, from a sample of the sentences.
@@ -59,6 +60,7 @@ class TokenBlock:
     tokens: np.ndarray
     sentence_lengths: np.ndarray
     document_starts: np.ndarray
+    passage_starts: np.ndarray
     text_bytes: int
     unknown_tokens: int
     unknown_words: dict[str, int]
@@ -120,7 +122,7 @@ def tokenize_corpus(
     arguments = (os.fspath(tokenizer_directory), language)
     with TokenStoreWriter(store, vocab_size) as writer:
         for block in ordered_map(_tokenize_block, cut_blocks(passages), workers, _start_worker, arguments):
-            writer.append(block.tokens, block.sentence_lengths, block.document_starts)
+            writer.append(block.tokens, block.sentence_lengths, block.document_starts, block.passage_starts)
             statistics.add(block)
             progress.update(block.text_bytes)
     return statistics
@@ -163,10 +165,11 @@ def _tokenize_block(block: TextBlock) -> TokenBlock:
     from bert_jax.text.sentences import split_sentences
 
     sentences: list[str] = []
-    document_starts = []
+    document_starts, passage_starts = [], []
     for text, is_sentence, starts in zip(block.texts, block.are_sentences, block.start_documents, strict=True):
         if starts:
             document_starts.append(len(sentences))
+        passage_starts.append(len(sentences))
         if is_sentence:
             sentences.append(text)
         else:
@@ -183,6 +186,7 @@ def _tokenize_block(block: TextBlock) -> TokenBlock:
         tokens=tokens,
         sentence_lengths=lengths[lengths > 0],
         document_starts=kept_before[np.asarray(document_starts, np.int64)],
+        passage_starts=kept_before[np.asarray(passage_starts, np.int64)],
         text_bytes=sum(len(text.encode()) for text in block.texts),
         unknown_tokens=unknown_tokens,
         unknown_words=_unknown_words(sentences, np.cumsum(lengths), np.flatnonzero(unknown)) if unknown_tokens else {},

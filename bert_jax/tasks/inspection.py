@@ -11,6 +11,7 @@ from bert_jax.errors import UserError
 from bert_jax.models.parameters import Functional, Parameters
 from bert_jax.tasks.fill_mask import Suggestion, likeliest_words
 from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.training.figure_file import replace_figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +148,4 @@ def draw_attention(inspection: Inspection, layer: int, head: int, path: str | pa
     axes.set_ylabel("looks")
     axes.set_title(f"attention of layer {layer}, head {head}")
     figure.colorbar(image, ax=axes, shrink=0.8)
-    try:
-        figure.savefig(path, dpi=120)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    replace_figure(figure, path, dpi=120)

@@ -23,7 +23,6 @@ def draw_sweep(results: SweepResults, image_file: str | os.PathLike[str]) -> Non
         ValueError: no run has metrics.
     """
     # By objects, not by pyplot, which would keep the figure and choose a window system.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     drawn = [result for result in results.settings() if result.finished]
@@ -33,7 +32,6 @@ def draw_sweep(results: SweepResults, image_file: str | os.PathLike[str]) -> Non
     columns = min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(max(4.6, 3.6 * columns), 3.6 * rows + 0.4), dpi=110, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     for axes in grid[len(panels) :]:
         axes.remove()
@@ -47,7 +45,7 @@ def draw_sweep(results: SweepResults, image_file: str | os.PathLike[str]) -> Non
     about = "mean and standard deviation over the seeds; " if several else ""
     title = f"{results.metric} of the dev set at the best checkpoint of each run"
     figure.suptitle(f"{title}\n({about}points are runs)", fontsize=10)
-    replace_figure(canvas, image_file)
+    replace_figure(figure, image_file)
 
 
 def _draw_panel(axes: Any, results: SweepResults, drawn: list[SettingResult], epochs: float) -> None:

@@ -6,18 +6,16 @@ Hugging Face's libraries read.
 """
 
 import abc
-import contextlib
 import hashlib
 import json
 import os
 import pathlib
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from bert_jax.durable_files import publish, unfinished_folder
 from bert_jax.errors import UserError
 from bert_jax.text.offsets import Pieces, repair, repaired_positions, with_marks
 
@@ -139,7 +137,7 @@ class Tokenizer(abc.ABC):
         return self._ids.get(token)
 
     def save(self, directory: str | os.PathLike) -> None:
-        """Writes the tokenizer as a directory, at once or not at all.
+        """Writes the tokenizer as a directory, at once or not at all; it is on disk when this returns.
 
         The directory must not exist, or be empty; otherwise, and where it cannot be written, a UserError.
         """
@@ -158,35 +156,10 @@ class Tokenizer(abc.ABC):
             "sample": {"text": sample, "ids": self.encode_batch([sample])[0]},
             "fingerprint": self.fingerprint,
         }
-        with writable_sibling(target) as temporary:
-            self._write_files(temporary)
-            write_json(temporary / DESCRIPTION_FILE, description)
-            temporary.chmod(0o777 & ~_umask())
-            os.rename(temporary, target)
-
-
-@contextlib.contextmanager
-def writable_sibling(target: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a new temporary directory beside `target`, removed at the end if it is still there.
-
-    That the file system cannot be written to, or is full, is a UserError.
-    """
-    temporary = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        yield temporary
-    except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror or error}; choose another output") from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def check_can_write(target: pathlib.Path) -> None:
-    """Raises the UserError of `writable_sibling` before long work, not after it; leaves nothing behind."""
-    with writable_sibling(target):
-        pass
+        with unfinished_folder(target) as folder:
+            self._write_files(folder)
+            write_json(folder / DESCRIPTION_FILE, description)
+            publish(folder, target)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -197,9 +170,3 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def hugging_face_special_tokens() -> dict[str, str]:
     """Returns the entries of tokenizer_config.json that name the special tokens."""
     return dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL_TOKENS, strict=True))
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

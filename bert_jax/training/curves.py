@@ -63,7 +63,6 @@ def draw_curves(metrics_file: str | os.PathLike[str], image_file: str | os.PathL
         UserError: the metrics cannot be read, hold nothing to draw, or the image cannot be written.
     """
     # By objects, not by pyplot, which would keep the figure and choose a window system.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     curves = read_curves(metrics_file)
@@ -75,7 +74,6 @@ def draw_curves(metrics_file: str | os.PathLike[str], image_file: str | os.PathL
     columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(5.6 * columns, 3.5 * rows), dpi=110, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     last_step = max(steps[-1] for steps, _ in curves.values())
     for position, (metric, title, train_only) in enumerate(panels):
         axes = figure.add_subplot(rows, columns, position + 1)
@@ -83,7 +81,7 @@ def draw_curves(metrics_file: str | os.PathLike[str], image_file: str | os.PathL
         axes.set_xlim(0, max(last_step, 1) * 1.02)
         if position >= len(panels) - columns:
             axes.set_xlabel("step")
-    replace_figure(canvas, image_file)
+    replace_figure(figure, image_file)
 
 
 def _draw_panel(axes: Any, curves: Curves, metric: str, title: str, train_only: bool) -> None:

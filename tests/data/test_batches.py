@@ -7,6 +7,7 @@ import pytest
 
 from bert_jax.data.masking_recipe import Masking, max_predictions_per_row
 from bert_jax.data.row_writer import serialize_row
+from bert_jax.errors import DataError
 
 pytest.importorskip("tensorflow")
 
@@ -222,10 +223,57 @@ def test_masks_of_a_row_do_not_depend_on_the_batch(rows):
 
 
 def test_rows_are_never_cut(rows):
-    import tensorflow as tf
-
-    with pytest.raises(tf.errors.InvalidArgumentError):
+    with pytest.raises(DataError, match="launch"):
         next(maker(rows, masking=Masking(), seq_len=SEQ_LEN // 2).train(24, 0, 1))
+
+
+# Ids, pair ids, first lengths, second lengths and labels; the first row is as it should be.
+SOUND = [2, 7, 3, 8, 3], [1], [3], [2], [0]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {0: [2, SIZE, 3, 8, 3]},
+        {0: [2, -1, 3, 8, 3]},
+        {0: [2, 7, 3, 8, 8, 3]},
+        {2: [4]},
+        {2: [-1], 3: [6]},
+        {3: [2, 0]},
+        {4: [2]},
+        {1: [1, 2]},
+        {1: [1] * 4, 2: [3, 0, 0, 0], 3: [2, 0, 0, 0], 4: [0] * 4},
+    ],
+    ids=str,
+)
+def test_rows_that_no_preparation_writes_are_noticed(damage):
+    class Damaged(Rows):
+        def serialize(self, lists):
+            ids, *others = lists
+            return serialize_row(np.array(ids), *others)
+
+    sound = maker(Damaged(validation=[SOUND])).evaluation("validation", 1)
+    assert next(sound)["input_ids"][0, :6].tolist() == [*SOUND[0], 0]
+    damaged = [damage.get(place, values) for place, values in enumerate(SOUND)]
+    batches = maker(Damaged(validation=[SOUND, damaged])).evaluation("validation", 1)
+    next(batches)
+    with pytest.raises(DataError, match="split validation is not as launch"):
+        next(batches)
+
+
+def test_what_reading_raises_is_raised_at_its_batch(rows):
+    class Torn(Rows):
+        def read(self, split, indices):
+            if 2 in indices:
+                raise error
+            return super().read(split, indices)
+
+    for error in (DataError("shard 7 is damaged"), IndexError("a mistake of the program")):
+        batches = maker(Torn(**rows.splits)).evaluation("validation", 2)
+        next(batches)
+        with pytest.raises(type(error)) as raised:
+            next(batches)
+        assert raised.value is error
 
 
 def test_packing_changes_no_mask(rows):

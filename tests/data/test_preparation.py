@@ -191,26 +191,6 @@ def test_the_seed_changes_pairs_and_split(corpus, tokenizer, tmp_path):
     assert set(_pairs(stores[0]).values()) != set(_pairs(stores[1]).values())
 
 
-@pytest.mark.parametrize(
-    ("documents", "pairs", "fraction", "expected"),
-    [
-        (1000, "nsp", 0.01, 10),
-        (50, "nsp", 0.01, 2),
-        (50, "none", 0.01, 1),
-        (4, "nsp", 0.01, 2),
-        (3, "nsp", 0.01, 0),
-        (2, "sop", 0.5, 1),
-        (1, "none", 0.01, 0),
-        (1000, "nsp", 0.0, 0),
-    ],
-)
-def test_validation_split(documents, pairs, fraction, expected):
-    recipe = rows.Recipe(seq_len=64, pairs=pairs, validation_fraction=fraction)
-    split = row_building.split_documents(documents, recipe)
-    assert len(split["validation"]) == expected
-    assert sorted([*split["train"], *split["validation"]]) == list(range(documents))
-
-
 def _passages(consumed, number=200_000):
     for index in range(number):
         consumed.append(index)
@@ -256,8 +236,8 @@ def test_an_error_leaves_nothing_and_a_second_try_works(corpus, tokenizer, tmp_p
 
     with monkeypatch.context() as patch:
         if place == "rename":
-            rename = pathlib.Path.rename
-            patch.setattr(pathlib.Path, "rename", lambda path, to: fail() if to.name == "rows" else rename(path, to))
+            rename = os.replace
+            patch.setattr(os, "replace", lambda path, to: fail() if to.name == "rows" else rename(path, to))
         else:
             from bert_jax.data import row_writer
 
@@ -281,21 +261,21 @@ def test_killed_then_started_again(corpus, tokenizer, tmp_path):
     output = tmp_path / "rows"
     process = multiprocessing.get_context("fork").Process(target=_prepare_slowly, args=(corpus, tokenizer, output))
     process.start()
-    store = tmp_path / "rows.incomplete" / "tokens" / "document_offsets.bin"
+    store = tmp_path / ".rows.unfinished" / "tokens" / "document_offsets.bin"
     while not (store.is_file() and store.stat().st_size):
         assert process.is_alive()
         time.sleep(0.02)
-    with pytest.raises(UserError, match="another preparation is writing"):
+    with pytest.raises(UserError, match="another process is writing"):
         _prepare(corpus, tokenizer, output)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert not output.exists()
-    for directory in (output, tmp_path / "rows.incomplete"):
+    for directory in (output, tmp_path / ".rows.unfinished"):
         with pytest.raises(UserError):
             rows.open_rows(directory)
     _prepare(corpus, tokenizer, output)
     assert _files(output) == _files(tmp_path / "reference")
-    assert not (tmp_path / "rows.incomplete").exists()
+    assert not (tmp_path / ".rows.unfinished").exists()
 
 
 def test_a_full_disk_is_a_user_error(corpus, tokenizer, tmp_path, monkeypatch):

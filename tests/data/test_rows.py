@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import random
 import subprocess
 import sys
 import threading
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 from bert_jax.data import remote_rows, row_writer, rows
-from bert_jax.errors import UserError
+from bert_jax.data.row_checksums import verify_shards
+from bert_jax.errors import DataError, UserError
 
 VOCAB_SIZE = 50
 
@@ -182,6 +184,83 @@ def test_damage_is_a_user_error_of_one_line(directory, damage, message):
     with pytest.raises(UserError, match=message) as error:
         rows.open_rows(directory)
     assert "\n" not in str(error.value) and str(directory) in str(error.value)
+
+
+def _flipped(path, bit):
+    """Flips one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_of_a_shard_is_read_as_damage_or_not_at_all(directory):
+    """Wherever it is: in a record, in what ArrayRecord writes around it, or in the padding between."""
+    shard = next(directory.glob("*train*00000-of*"))
+    content = shard.read_bytes()
+    expected = rows.open_rows(directory).read("train", range(40))
+    draw, noticed = random.Random(0), 0
+    for _ in range(150):
+        place = draw.choice([draw.randrange(8192), draw.randrange(65536, 66560), draw.randrange(len(content))])
+        _flipped(shard, 8 * place + draw.randrange(8))
+        store = rows.open_rows(directory)
+        try:
+            assert store.read("train", range(40)) == expected
+        except DataError as error:
+            assert str(shard) in str(error) and "prepare or copy" in str(error) and "\n" not in str(error)
+            noticed += 1
+        with pytest.raises(UserError, match=f"{shard.name} was changed"):
+            verify_shards(store)
+        shard.write_bytes(content)
+    assert noticed > 20
+    verify_shards(rows.open_rows(directory))
+
+
+def test_a_shard_that_goes_away_or_ends_early_is_damage(directory):
+    store = rows.open_rows(directory)
+    shard = next(directory.glob("*train*00000-of*"))
+    shard.write_bytes(next(directory.glob("*validation*")).read_bytes())
+    with pytest.raises(DataError, match=shard.name):
+        store.read("train", [39])
+    store.close()
+    shard.unlink()
+    with pytest.raises(DataError, match=shard.name):
+        store.read("train", [0])
+    with pytest.raises(UserError, match=f"cannot read .*{shard.name}: No such file"):
+        verify_shards(store)
+
+
+def _forget_checksum(directory):
+    """Makes the rows what they were before the checksum of the token counts was kept."""
+    path = directory / "rows.json"
+    values = json.loads(path.read_text())
+    del values["token_counts_sha256"]
+    path.write_text(json.dumps(values))
+
+
+def test_a_flipped_bit_of_the_token_counts_is_noticed(directory):
+    path = directory / "token_counts.npy"
+    content, expected = path.read_bytes(), rows.open_rows(directory).token_counts
+    for bit in range(0, 8 * len(content), 11):
+        _flipped(path, bit)
+        with pytest.raises(UserError, match="token_counts"):
+            rows.open_rows(directory)
+        path.write_bytes(content)
+    # Rows of before open, and a damaged header is one line there too, of whatever size it speaks.
+    _forget_checksum(directory)
+    np.testing.assert_array_equal(rows.open_rows(directory).token_counts, expected)
+    for bit in range(0, 8 * (len(content) - 8 * VOCAB_SIZE), 5):
+        _flipped(path, bit)
+        try:
+            np.testing.assert_array_equal(rows.open_rows(directory).token_counts, expected)
+        except UserError as error:
+            assert str(path) in str(error)
+        path.write_bytes(content)
+    huge = content.replace(b"(50,), }      ", b"(50000000,), }")
+    for damaged in (huge, content[:-1], content + b"0", b""):
+        assert damaged != content
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="is damaged"):
+            rows.open_rows(directory)
 
 
 def test_a_changed_manifest_is_noticed(directory):

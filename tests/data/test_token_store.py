@@ -24,6 +24,7 @@ def _write(directory, documents, cuts, vocab_size=1000):
                 np.array([i for sentence in block for i in sentence], np.int64),
                 np.array([len(sentence) for sentence in block], np.int64),
                 np.array(its_starts, np.int64),
+                np.array([place for place, sentence in enumerate(block, first) if sentence[0] % 2], np.int64) - first,
             )
 
 

@@ -83,6 +83,28 @@ def test_a_disk_that_fills_up_while_logging(tmp_path, monkeypatch, capsys, pretr
     assert read_log(tmp_path) == read_log(finished_run)
 
 
+def test_a_damaged_row_shard(tmp_path, capfd, pretrain, small_data, read_log):
+    """Ends the run in one line when its rows are read, and before the run with --verify_rows."""
+    rows = tmp_path / "rows"
+    shutil.copytree(small_data.rows_32, rows)
+    (shard,) = rows.glob("*-train.array_record-*")
+    content = bytearray(shard.read_bytes())
+    # In every row of the shard that may come up first.
+    for place in range(200, 40_000, 100):
+        content[place] ^= 1
+    shard.write_bytes(content)
+    assert pretrain(tmp_path / "run", data_dir=str(rows)) == 1
+    error = capfd.readouterr().err
+    assert "Traceback" not in error and "tensorflow" not in error.lower()
+    last = error.rstrip("\n").rpartition("\n")[2]
+    assert last.startswith(f"error: {shard} is damaged or cannot be read (Corrupted ") and "prepare or copy" in last
+
+    assert pretrain(tmp_path / "verified", data_dir=str(rows), verify_rows=True) == 2
+    last = capfd.readouterr().err.rstrip("\n").rpartition("\n")[2]
+    assert last == f"error: {shard} was changed after it was written: prepare or copy the rows again"
+    assert not (tmp_path / "verified").exists()
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of its own of 600 kB; skipped where mounting is not permitted."""

@@ -118,7 +118,7 @@ def test_the_table_is_what_the_logs_say(swept, read_log):
     assert [float(row[1]) for row in rows] == pytest.approx(means, abs=5.1e-5)
     page = (workdir / "results.md").read_text()
     assert all(run["name"] in page for run in results["runs"]) and "best checkpoint of each run" in page
-    assert (workdir / "results.png").read_bytes().startswith(b"\x89PNG") and not list(workdir.glob("*.part"))
+    assert (workdir / "results.png").read_bytes().startswith(b"\x89PNG") and not list(workdir.glob("*.unfinished"))
 
 
 def _logged_seconds(run: pathlib.Path) -> float:

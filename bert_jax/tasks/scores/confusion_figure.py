@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bert_jax.training.figure_file import replace_figure
+
 # Fonts with Chinese, Japanese and Korean characters, of the usual systems; asked after matplotlib's own.
 _WIDE_FONTS = (
     *(
@@ -36,6 +38,9 @@ def write_confusion_figure(
 
     Returns:
         Lines for people: which labels are shown as numbers, and why; usually none.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     # The figure is made without pyplot, which would keep it and might look for a screen.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -73,7 +78,7 @@ def write_confusion_figure(
             count = str(matrix[row, column])
             fitting = min(text_size, size * 72 / number * 1.3 / len(count))
             axes.text(column, row, count, ha="center", va="center", color=color, fontsize=fitting)
-    figure.savefig(path, dpi=120, format="png")
+    replace_figure(figure, path, dpi=120)
     return remarks
 
 
