@@ -81,7 +81,7 @@ def test_text_needs_no_jax_and_no_tensorflow(repository_root):
 _ROOMS = {
     "text": {"config", "errors"},
     "data": {"text", "config", "errors"},
-    "models": {"config", "errors"},
+    "models": {"config", "errors", "numerics"},
     "parallel": {"models", "data", "text", "config", "errors"},
     "training": {"parallel", "models", "data", "text", "config", "errors"},
     "interop": {"training", "models", "data", "text", "config", "errors"},
