@@ -9,13 +9,19 @@ Example: python -m launch.evaluate --model=runs/tiny --data_dir=rows_128
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from absl import flags
 
+from bert_jax.data.masking_recipe import Masking
 from bert_jax.data.rows import TRAIN, VALIDATION, open_rows
 from bert_jax.errors import UserError
+from bert_jax.interop.pretrained import Pretrained, open_pretrained
 from bert_jax.models.execution import DTYPES, Execution
+from bert_jax.numerics import Numerics
+from bert_jax.tasks.pretraining_recipe import masking_of_run
+from bert_jax.training.saved_models import read_run
 from launch.command import run
 from launch.finetuned_model import define_task_name_flag
 from launch.finetuning_files import define_reading_flags
@@ -41,8 +47,12 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum("split", VALIDATION, (VALIDATION, TRAIN), "Which of the rows.", **here)
     flags.DEFINE_integer("batch_size", 32, "Rows a step.", **here)
     flags.DEFINE_integer("max_rows", None, "At most so many rows, rounded up to whole batches; all by default.", **here)
-    flags.DEFINE_integer("seed", 0, "Of the masks; 0 gives those of a run's own evaluation with seed 0.", **here)
-    flags.DEFINE_enum("dtype", "float32", DTYPES, "Of the computation.", **here)
+    flags.DEFINE_integer(
+        "seed", None, "Of the masks, with --data_dir; by default those of the run's own evaluation.", **here
+    )
+    flags.DEFINE_enum(
+        "dtype", None, DTYPES, "Of the computation; by default float32, and with --data_dir that of the run.", **here
+    )
     define_task_name_flag(values)
     define_reading_flags(values)
     define_mesh_flags(values)
@@ -64,8 +74,6 @@ def execute(values: flags.FlagValues) -> int:
     parse_mesh_flags(values)
     if values.input:
         return evaluate_examples(values)
-    from bert_jax.interop.pretrained import open_pretrained
-
     store = open_rows(values.data_dir)
     if not store.num_rows(values.split):
         raise UserError(f"--data_dir={values.data_dir} has no {values.split} rows: prepare more text")
@@ -83,11 +91,14 @@ def execute(values: flags.FlagValues) -> int:
             f"the rows in {values.data_dir} have {store.recipe.seq_len} tokens, and the model's longest sequence is"
             f" {model.config.max_position_embeddings}: prepare shorter ones"
         )
+    identity = _identity(model)
+    masking, seed, description = _masking(identity, values.seed)
+    dtype = values.dtype or identity.get("Execution.dtype", DTYPES[0])
+    execution = Execution(dtype=dtype, numerics=Numerics.of_run(identity or None, model.path))
 
     # From here on, imports are slow.
     import jax
 
-    from bert_jax.data.masking_recipe import Masking
     from bert_jax.parallel.mesh import abstract_batch, check_batch
     from bert_jax.parallel.mesh_spec import check_heads
     from bert_jax.parallel.sharding import param_shardings
@@ -100,10 +111,10 @@ def execute(values: flags.FlagValues) -> int:
     mesh = make_mesh_from_flags(values)
     check_heads(mesh.shape["tensor"], model.config.num_attention_heads)
     check_batch(mesh, values.batch_size, 1, "--batch_size")
-    task = PreTraining(model.config, execution=Execution(dtype=values.dtype))
+    task = PreTraining(model.config, execution=execution)
     parameters, missing = task.with_heads(model.load_parameters())
     parameters = jax.device_put(parameters, param_shardings(mesh, task.logical_axes(), parameters))
-    maker = make_batch_maker(store, tokenizer, Masking(), values.seed)
+    maker = make_batch_maker(store, tokenizer, masking, seed)
     shapes = abstract_batch(mesh, maker.shapes(values.batch_size))
     compiled = CompiledEvaluation(task, make_eval_step(task), parameters, shapes)
     evaluate = evaluation_batches(maker, store, values.batch_size, values.max_rows, compiled, mesh, values.split)
@@ -112,8 +123,40 @@ def execute(values: flags.FlagValues) -> int:
         metrics = {name: value for name, value in metrics.items() if not name.startswith("nsp_")}
     step = "" if model.step is None else f", step {model.step}"
     print(f"{model.path} ({model.kind}, {model.model_class}{step})")
+    print(description)
     print(format_evaluation(metrics))
     return 0
+
+
+def _identity(model: Pretrained) -> Mapping[str, Any]:
+    """Returns what the checkpoint says that its run is; empty for other models, and for converted ones."""
+    identity = read_run(model.path).get("identity") if model.kind == "bert_jax" else None
+    return identity if isinstance(identity, Mapping) else {}
+
+
+def _masking(identity: Mapping[str, Any], given_seed: int | None) -> tuple[Masking, int, str]:
+    """Returns the masking, the seed of the masks, and a line about them.
+
+    Args:
+        identity: of the run.
+        given_seed: by --seed; None for the run's own.
+    """
+    of_run = masking_of_run(identity)
+    masking, seed = of_run or (Masking(), 0)
+    origin = (
+        "those of the run's own evaluations" if of_run else "the default ones, since the model does not say its own"
+    )
+    if given_seed not in (None, seed):
+        origin = f"drawn anew by --seed, and those of {'the run' if of_run else 'the default'} have seed {seed}"
+        seed = given_seed
+    rest = 1 - masking.mask_share - masking.keep_share
+    units = "the tokens, by whole words," if masking.whole_word else "the tokens"
+    return (
+        masking,
+        seed,
+        f"masks: {masking.masked_lm_prob:.4g} of {units} ({masking.mask_share:.4g} [MASK], {masking.keep_share:.4g} as"
+        f" they are, {rest:.4g} other words), seed {seed}; {origin}",
+    )
 
 
 def main(argv: Sequence[str]) -> int:

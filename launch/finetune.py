@@ -4,6 +4,7 @@ Example: python -m launch.finetune --task=classification --train=train.csv --dev
          python -m launch.finetune --tasks=tasks.json --init_from=MODEL --workdir=DIR
 """
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -98,6 +99,7 @@ def fine_tune(
         last_steps=STEPS,
         schedule_depends_on_steps=recipe.schedule.depends_on_total_steps,
     )
+    recipe = dataclasses.replace(recipe, execution=dataclasses.replace(recipe.execution, numerics=folder.numerics))
     with joined_processes(values, folder, operative_config):
         from bert_jax.interop.starting_weights import load_starting_weights
         from bert_jax.parallel.mesh import check_batch

@@ -23,6 +23,7 @@ from absl import flags
 from bert_jax.config import BertConfig
 from bert_jax.durable_files import write_file
 from bert_jax.errors import TrainingError, UserError
+from bert_jax.numerics import Numerics
 from bert_jax.parallel.cluster import find_cluster
 from bert_jax.tasks.finetuning_recipe import FineTune
 from bert_jax.tasks.sweep_figure import draw_sweep
@@ -218,7 +219,7 @@ def _finished(
     check_identity(
         path,
         saved,
-        _run_identity(values, material, run),
+        {**_run_identity(values, material, run), **Numerics.of_run(saved, path).identity()},
         last_steps="finetune.steps",
         schedule_depends_on_steps=run.recipe.schedule.depends_on_total_steps,
         allow_schedule_change=values.allow_schedule_change,

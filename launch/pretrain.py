@@ -84,7 +84,7 @@ def execute(values: flags.FlagValues) -> int:
         for number, phase in enumerate(phases, start=1):
             name = "pretrain.batch_size" if recipe.phases is None else f"batch_size of phase {number}"
             check_batch(mesh, phase.batch_size, phase.accumulation_steps, name)
-        task = PreTraining(recipe.model, execution=recipe.execution)
+        task = PreTraining(recipe.model, execution=dataclasses.replace(recipe.execution, numerics=folder.numerics))
         learning_rate = build_phased_schedule(recipe.schedule, recipe.learning_rate, phases)
         optimizer = build_optimizer(recipe.optimizer, learning_rate)
 

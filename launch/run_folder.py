@@ -13,6 +13,7 @@ from typing import Any
 from absl import flags
 
 from bert_jax.errors import UserError
+from bert_jax.numerics import Numerics
 from bert_jax.training.run_identity import check_identity, read_identity
 from launch.dry_run import check_directory
 from launch.mesh_flags import parse_mesh_flags
@@ -40,6 +41,11 @@ class RunFolder:
         """Whose weights the run begins with."""
         return self.identity["init_from"]
 
+    @property
+    def numerics(self) -> Numerics:
+        """With what the run was begun, or is."""
+        return Numerics.of_run(self.identity)
+
 
 def workdir_of(values: flags.FlagValues) -> pathlib.Path:
     """Returns --workdir, and checks the other flags of a run as far as that needs nothing else."""
@@ -66,7 +72,7 @@ def open_folder(
 
     Args:
         values: the flags.
-        identity: what must match; `init_from` is added.
+        identity: what must match; `init_from` is added, and the numerics that the run was begun with.
         check_weights: raises a UserError if a new run cannot begin with the weights of this model.
         last_steps: the name in the identity of the run's length, which may grow.
         schedule_depends_on_steps: whether another length means other learning rates.
@@ -78,7 +84,8 @@ def open_folder(
     saved = read_identity(workdir)
     init_from = _source_of_weights(values.init_from, workdir, saved, check_weights)
     # As it comes back from the folder: tuples have become lists.
-    folder = RunFolder(workdir, saved, json.loads(json.dumps({**identity, "init_from": init_from})))
+    begun_with = Numerics.of_run(saved, workdir).identity()
+    folder = RunFolder(workdir, saved, json.loads(json.dumps({**identity, "init_from": init_from, **begun_with})))
     if saved:
         check_identity(
             workdir,

@@ -6,6 +6,7 @@ from absl import flags
 
 from bert_jax.durable_files import check_can_write
 from bert_jax.errors import UserError
+from bert_jax.models.execution import DTYPES
 from bert_jax.tasks.encoding.example_encoder import encode_all
 from bert_jax.tasks.examples.places import BadRows
 from launch.finetuned_model import Answers, open_finetuned
@@ -36,7 +37,7 @@ def evaluate_examples(values: flags.FlagValues) -> int:
     print("\n".join(encoder.report()))
 
     # From here on, imports are slow.
-    answers = Answers(tuned, make_mesh_from_flags(values), values.batch_size, values.dtype)
+    answers = Answers(tuned, make_mesh_from_flags(values), values.batch_size, values.dtype or DTYPES[0])
     statistics, outputs = answers.of(rows, with_loss=True)
     metrics = {"loss": answers.mean_loss(statistics), **task.score(examples, rows, outputs)}
     step = "" if tuned.model.step is None else f", step {tuned.model.step}"

@@ -48,9 +48,7 @@ class SentencePieceTokenizer(base.Tokenizer):
         tokens = [self._processor.id_to_piece(index) for index in range(self._processor.get_piece_size())]
         super().__init__(tokens, {"cased": cased, "algorithm": algorithm}, model, training or {})
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `Tokenizer.encode_batch`."""
-        texts = list(texts)
+    def _encode_batch(self, texts: list[str]) -> list[list[int]]:
         try:
             return self._processor.encode(texts, out_type=int, num_threads=1)
         except (RuntimeError, TypeError):

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,8 +71,8 @@ class Tokenizer(abc.ABC):
         return (self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id)
 
     @abc.abstractmethod
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns the ids of each text, without special tokens; a literal "[MASK]" is ordinary text."""
+    def _encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Like `encode_batch`."""
 
     @abc.abstractmethod
     def _encode_with_offsets(self, texts: Sequence[str]) -> list[Pieces]:
@@ -98,8 +98,21 @@ class Tokenizer(abc.ABC):
     def _library_version(self) -> dict[str, str]:
         """Name and version of the library behind the kind."""
 
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each text, without special tokens; a literal "[MASK]" is ordinary text.
+
+        Raises:
+            TypeError: it is a single text, or not a list of texts.
+        """
+        return self._encode_batch(_list_of_texts(texts, "encode_batch"))
+
     def encode_with_offsets(self, texts: Sequence[str]) -> list[Pieces]:
-        """Returns the pieces of each text, with their places in it as it was given; ids as `encode_batch` gives."""
+        """Returns the pieces of each text, with their places in it as it was given; ids as `encode_batch` gives.
+
+        Raises:
+            TypeError: it is a single text, or not a list of texts.
+        """
+        texts = _list_of_texts(texts, "encode_with_offsets")
         repaired = [repair(text) for text in texts]
         encoded = self._encode_with_offsets(repaired)
         for index, (text, sound) in enumerate(zip(texts, repaired, strict=True)):
@@ -160,6 +173,30 @@ class Tokenizer(abc.ABC):
             self._write_files(folder)
             write_json(folder / DESCRIPTION_FILE, description)
             publish(folder, target)
+
+
+def refuse_single_text(texts: Iterable[str], function: str) -> None:
+    """Raises a TypeError for a text where several belong: it would be cut into letters without a word.
+
+    Args:
+        texts: what was given.
+        function: that it was given to, for the message.
+    """
+    if isinstance(texts, str):
+        shown = texts if len(texts) <= 40 else f"{texts[:40]}..."
+        raise TypeError(f"{function} takes a list of texts, not a single one: write {function}([{shown!r}])")
+
+
+def _list_of_texts(texts: Iterable[str], function: str) -> list[str]:
+    """Returns the texts as a list; a TypeError if they are none. Arguments as of `refuse_single_text`."""
+    refuse_single_text(texts, function)
+    texts = list(texts)
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"{function} takes a list of texts, and number {index} of these is a {type(text).__name__}: write str"
+            )
+    return texts
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

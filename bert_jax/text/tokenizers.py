@@ -14,7 +14,7 @@ from bert_jax.errors import UserError
 from bert_jax.text import sentencepiece, wordpiece, wordpiece_training
 from bert_jax.text.published_tokenizers import TOKENIZER_FILE, load_published_tokenizer
 from bert_jax.text.sentencepiece import ALGORITHMS, SentencePieceTokenizer
-from bert_jax.text.tokenizer import DESCRIPTION_FILE, DESCRIPTION_VERSION, SPECIAL_TOKENS, Tokenizer
+from bert_jax.text.tokenizer import DESCRIPTION_FILE, DESCRIPTION_VERSION, SPECIAL_TOKENS, Tokenizer, refuse_single_text
 from bert_jax.text.wordpiece import WordPieceTokenizer, read_vocabulary
 
 __all__ = [
@@ -67,7 +67,9 @@ def train_tokenizer(
 
     Raises:
         UserError: unknown kind or algorithm, no text, or a vocabulary size that does not fit the text.
+        TypeError: it is a single text, not several.
     """
+    refuse_single_text(texts, "train_tokenizer")
     if kind == "wordpiece":
         return wordpiece_training.train_wordpiece(texts, vocab_size, cased, training)
     if kind == "sentencepiece":

@@ -88,9 +88,7 @@ class WordPieceTokenizer(base.Tokenizer):
         """Returns a tokenizer of the same rules with another vocabulary."""
         return WordPieceTokenizer(tokens, self.settings["cased"], training, rules=self.rules)
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `Tokenizer.encode_batch`."""
-        texts = list(texts)
+    def _encode_batch(self, texts: list[str]) -> list[list[int]]:
         try:
             encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
         except TypeError:

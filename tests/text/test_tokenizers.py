@@ -68,6 +68,18 @@ def test_a_batch_is_its_texts_one_by_one(tokenizer):
     assert all(5 <= index < tokenizer.vocab_size for ids in batch for index in ids)
 
 
+def test_a_single_text_is_no_list_of_its_letters(tokenizer):
+    for function in (tokenizer.encode_batch, tokenizer.encode_with_offsets):
+        with pytest.raises(
+            TypeError, match=rf"list of texts, not a single one: write {function.__name__}\(\['hello'\]"
+        ):
+            function("hello")
+        with pytest.raises(TypeError, match="number 1 of these is a NoneType: write str"):
+            function(["hello", None])
+    with pytest.raises(TypeError, match="train_tokenizer takes a list of texts, not a single one"):
+        train_tokenizer("hello", tokenizer.kind)
+
+
 def test_text_survives_a_round_trip(tokenizer):
     text = "The old baker wrote 12 letters"
     decoded = tokenizer.decode([2, *tokenizer.encode_batch([text])[0], 3, 0, 0])
