@@ -17,15 +17,16 @@ from absl import flags
 from bert_jax.data.masking_recipe import Masking
 from bert_jax.data.rows import TRAIN, VALIDATION, open_rows
 from bert_jax.errors import UserError
-from bert_jax.interop.pretrained import Pretrained, open_pretrained
+from bert_jax.interop.pretrained import Pretrained
 from bert_jax.models.execution import DTYPES, Execution
 from bert_jax.numerics import Numerics
 from bert_jax.tasks.pretraining_recipe import masking_of_run
-from bert_jax.training.saved_models import read_run
+from bert_jax.training.saved_models import LATEST, read_run
 from launch.command import run
 from launch.finetuned_model import define_task_name_flag
 from launch.finetuning_files import define_reading_flags
 from launch.mesh_flags import define_mesh_flags, make_mesh_from_flags, parse_mesh_flags
+from launch.model_choice import open_chosen
 from launch.task_evaluation import evaluate_examples
 
 
@@ -37,8 +38,9 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string(
         "checkpoint",
-        "latest",
-        "Of a run's folder: latest, best (that of a fine-tuning run by default), or a step.",
+        None,
+        "Of a run's folder: latest, best, or a step; by default the latest of a pre-trained model, and the best of a"
+        " fine-tuned one, or the latest where none was evaluated.",
         **here,
     )
     flags.DEFINE_string("data_dir", None, "Directory of rows, for a pre-trained model.", **here)
@@ -77,7 +79,7 @@ def execute(values: flags.FlagValues) -> int:
     store = open_rows(values.data_dir)
     if not store.num_rows(values.split):
         raise UserError(f"--data_dir={values.data_dir} has no {values.split} rows: prepare more text")
-    model = open_pretrained(values.model, values.checkpoint)
+    model = open_chosen(values.model, values.checkpoint or LATEST)
     if model.model_class not in ("BertForPreTraining", "BertForMaskedLM"):
         raise UserError(f"{model.path} is a {model.model_class}, without a masked-LM head: there is nothing to score")
     tokenizer = model.load_tokenizer()
@@ -121,8 +123,7 @@ def execute(values: flags.FlagValues) -> int:
     metrics = evaluate(parameters)
     if "next_sentence" in missing:
         metrics = {name: value for name, value in metrics.items() if not name.startswith("nsp_")}
-    step = "" if model.step is None else f", step {model.step}"
-    print(f"{model.path} ({model.kind}, {model.model_class}{step})")
+    print(model.describe())
     print(description)
     print(format_evaluation(metrics))
     return 0

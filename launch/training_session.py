@@ -17,7 +17,7 @@ import bert_jax
 from bert_jax.parallel.processes import agree_on, await_all, ending_with_the_others, is_main, process_group
 from bert_jax.training.best import BestBy, LossGoal
 from bert_jax.training.goodput import COMPILING, SPLIT, Goodput
-from bert_jax.training.run_identity import await_identity, write_identity
+from bert_jax.training.run_identity import await_identity, is_noted, write_identity
 from bert_jax.training.run_lock import lock_run
 from launch.dry_run import report
 from launch.mesh_flags import define_mesh_flags, define_partitioner_flag
@@ -211,7 +211,7 @@ def train_session(
 
     # A new run takes its folder only when nothing more can be wrong with what was asked for.
     state = None if folder.saved else begin()
-    if folder.saved != folder.identity and is_main():
+    if is_main() and not is_noted(workdir, folder.identity):
         write_identity(workdir, folder.identity)
     await_identity(workdir, folder.identity)
     checkpoints = CheckpointStore(workdir, training.keep_checkpoints, training.best_by)

@@ -4,12 +4,12 @@ Finding one and reading what it says of itself imports no JAX, so that a user's 
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bert_jax.errors import TrainingError, UserError
+from bert_jax.text.json_files import JsonError, parse_json
 from bert_jax.training.best import BestBy
 from bert_jax.training.event_loops import patient_event_loops
 from bert_jax.training.failed_reads import one_line, passing_reason, read_again
@@ -35,13 +35,13 @@ def read_run(checkpoint: pathlib.Path) -> dict[str, Any]:
     """
     path = checkpoint / RUN / _RUN_FILE
     try:
-        record = json.loads(path.read_bytes())
+        record = parse_json(path.read_bytes())
     except OSError as error:
         if passing_reason(error):
             raise
         raise DamagedCheckpoint(f"{RUN}/{_RUN_FILE} is missing") from error
-    except (ValueError, RecursionError) as error:
-        raise DamagedCheckpoint(f"{RUN}/{_RUN_FILE} is not JSON ({one_line(error)})") from error
+    except JsonError as error:
+        raise DamagedCheckpoint(f"{RUN}/{_RUN_FILE} is not JSON: {error}") from error
     reason = _wrong_in(record)
     if reason:
         raise DamagedCheckpoint(f"{RUN}/{_RUN_FILE} {reason}")
@@ -183,6 +183,8 @@ def open_model(path: str | pathlib.Path, step: str = LATEST) -> SavedModel:
     if not path.is_dir():
         raise UserError(f"no model at {path}: no such directory")
     if (path / STATE).is_dir():
+        if step not in (LATEST, BEST_OR_LATEST):
+            raise UserError(f"{path} is a single checkpoint: another ({step}) can be chosen of a run's folder only")
         return _open_named(path)
     steps = finished_steps(path)
     if not steps:
