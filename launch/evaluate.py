@@ -101,6 +101,7 @@ def execute(values: flags.FlagValues) -> int:
     # From here on, imports are slow.
     import jax
 
+    from bert_jax.parallel.memory import Need, check_memory
     from bert_jax.parallel.mesh import abstract_batch, check_batch
     from bert_jax.parallel.mesh_spec import check_heads
     from bert_jax.parallel.sharding import param_shardings
@@ -114,10 +115,16 @@ def execute(values: flags.FlagValues) -> int:
     check_heads(mesh.shape["tensor"], model.config.num_attention_heads)
     check_batch(mesh, values.batch_size, 1, "--batch_size")
     task = PreTraining(model.config, execution=execution)
-    parameters, missing = task.with_heads(model.load_parameters())
-    parameters = jax.device_put(parameters, param_shardings(mesh, task.logical_axes(), parameters))
     maker = make_batch_maker(store, tokenizer, masking, seed)
     shapes = abstract_batch(mesh, maker.shapes(values.batch_size))
+    check_memory(
+        [
+            Need("parameters", task.model.abstract(), "use a smaller model, or a machine with more memory"),
+            Need("a batch", shapes, "lower --batch_size"),
+        ]
+    )
+    parameters, missing = task.with_heads(model.load_parameters())
+    parameters = jax.device_put(parameters, param_shardings(mesh, task.logical_axes(), parameters))
     compiled = CompiledEvaluation(task, make_eval_step(task), parameters, shapes)
     evaluate = evaluation_batches(maker, store, values.batch_size, values.max_rows, compiled, mesh, values.split)
     metrics = evaluate(parameters)

@@ -71,6 +71,7 @@ def sweep(values: flags.FlagValues, load: Load, prepare: Prepare, fine_tune: Fin
     runs = runs_of(grid, seeds, load)
     settings = len(runs) // len(seeds)
     print(f"{len(runs)} runs in {workdir}: settings: {settings}, seeds of each: {', '.join(map(str, seeds))}")
+    _check_batches(values, runs)
     materials = _Materials(values, prepare, architecture)
     material = materials.of(runs[0].recipe)
     for run in runs:
@@ -87,8 +88,6 @@ def sweep(values: flags.FlagValues, load: Load, prepare: Prepare, fine_tune: Fin
     finished = {run.name: result for run in runs if (result := _finished(values, workdir, run, materials))}
     if finished:
         print(f"{len(finished)} of {len(runs)} runs are finished already")
-    if len(finished) < len(runs):
-        _check_batches(values, runs)
     make_directory("workdir", workdir)
     with lock_run(workdir):
         if saved != identity:

@@ -1,8 +1,11 @@
 """The flags that say which processes make up a run."""
 
+import os
+
 from absl import flags
 
 from bert_jax.errors import UserError
+from bert_jax.parallel.cluster import find_cluster
 from bert_jax.parallel.processes import COORDINATOR_TIMEOUT, HEARTBEAT_TIMEOUT, start_processes
 
 # What processes of one run may be given differently.
@@ -53,6 +56,13 @@ def start_processes_from_flags(values: flags.FlagValues) -> None:
         coordinator_timeout=values.coordinator_timeout,
         heartbeat_timeout=values.heartbeat_timeout,
     )
+
+
+def is_one_of_several(values: flags.FlagValues) -> bool:
+    """Whether the flags, or the environment, say that the run has several processes."""
+    if "num_processes" not in values or values.num_processes == 1:
+        return False
+    return bool(values.coordinator or find_cluster(os.environ))
 
 
 def flags_to_agree_on(values: flags.FlagValues) -> dict[str, object]:

@@ -31,6 +31,13 @@ if TYPE_CHECKING:
     from bert_jax.training.task import Task
 
 CURVES_FILE = "curves.png"
+# What to do if something does not fit into memory.
+_SMALLER_STATE = "use a smaller model, or cut it over more devices (--mesh=fsdp:-1)"
+_SMALLER_BATCH = "lower the batch size, or spread it over more devices"
+_SMALLER_STEP = (
+    "cut the batch into more micro-batches (accumulation_steps), set Execution.remat='full', lower the batch size, or"
+    " use more devices"
+)
 
 
 def define_training_flags(values: flags.FlagValues) -> None:
@@ -107,6 +114,7 @@ class Training:
         min_delta: by how much better counts.
         with_ema: whether the state has an average of the parameters, which is evaluated instead of them.
         goal: after the evaluation that reaches it, the run ends; None for none.
+        batch: shapes and shardings of the largest batch of a step; None to find out when it is made.
     """
 
     task: "Task"
@@ -126,6 +134,7 @@ class Training:
     min_delta: float = 0.0
     with_ema: bool = False
     goal: LossGoal | None = None
+    batch: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +171,7 @@ def train_session(
     import jax
 
     from bert_jax.models.parameters import count_parameters
+    from bert_jax.parallel.memory import Need, check_memory, check_step
     from bert_jax.parallel.sharding import describe, state_shardings, with_shardings
     from bert_jax.parallel.stop_agreement import StopAgreement
     from bert_jax.training.best import EarlyStopping
@@ -181,6 +191,14 @@ def train_session(
     abstract_state = jax.eval_shape(create, jax.random.key(training.seed))
     shardings = state_shardings(mesh, task.logical_axes(), abstract_state)
     abstract_state = with_shardings(abstract_state, shardings)
+    check_memory(
+        [
+            Need("parameters", abstract_state.params, _SMALLER_STATE),
+            Need("optimizer state", abstract_state.opt_state, _SMALLER_STATE),
+            Need("average of the parameters", abstract_state.ema, _SMALLER_STATE),
+            Need("a batch", training.batch, _SMALLER_BATCH),
+        ]
+    )
     parameters = count_parameters(abstract_state.params, training.vocab_size)
     print(f"{parameters:,} parameters on {jax.device_count()} {jax.devices()[0].platform} device(s)")
     if mesh.size > 1:
@@ -244,6 +262,8 @@ def train_session(
 
     # ---- The programs: every shape is compiled before the first step.
     phases = compile_phases()
+    for phase in phases:
+        check_step(phase.step, mesh.local_devices, _SMALLER_STEP)
 
     # ---- The loop.
     group = process_group()

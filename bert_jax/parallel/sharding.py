@@ -6,6 +6,7 @@ vocabulary; with both, along two axes.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -112,15 +113,13 @@ def with_shardings(abstract: Any, shardings: Any) -> Any:
 
 
 def bytes_per_device(abstract: Any) -> int:
-    """The bytes that each device holds of arrays with these shapes and shardings."""
+    """The bytes that each device holds of arrays with these shapes and shardings; without one, an array is whole."""
     return sum(_local_bytes(leaf) for leaf in jax.tree.leaves(abstract))
 
 
 def _local_bytes(leaf: Any) -> int:
-    size = leaf.dtype.itemsize
-    for length in leaf.sharding.shard_shape(leaf.shape):
-        size *= length
-    return size
+    sharding = getattr(leaf, "sharding", None)
+    return math.prod(leaf.shape if sharding is None else sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
 
 def describe(mesh: Mesh, logical_axes: Any, abstract_params: Any) -> list[str]:
