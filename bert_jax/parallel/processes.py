@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bert_jax.errors import UserError
+from bert_jax.errors import TrainingError, UserError
 from bert_jax.parallel.cluster import find_cluster
 from bert_jax.parallel.supervisor import supervise
 
@@ -216,11 +216,11 @@ def agree_on(topic: str, values: Mapping[str, Any]) -> None:
     _group.client.key_value_set(f"{folder}/{_group.index}", json.dumps(ours))
     if _group.index == 0:
         differences = (
-            _difference(ours, json.loads(_wait_for(f"{folder}/{index}", f"process {index}")), index)
+            _difference(ours, json.loads(wait_for(f"{folder}/{index}", f"process {index}")), index)
             for index in range(1, _group.count)
         )
         _group.client.key_value_set(f"{folder}/verdict", next(filter(None, differences), "equal"))
-    verdict = _wait_for(f"{folder}/verdict", "process 0")
+    verdict = wait_for(f"{folder}/verdict", "process 0")
     if verdict != "equal":
         raise UserError(verdict)
 
@@ -242,7 +242,13 @@ def _difference(ours: Mapping[str, str], theirs: Mapping[str, str], index: int) 
     return f"processes 0 and {index} differ in {', '.join(map(show, names))}: start all of them with the same"
 
 
-def _wait_for(key: str, whose: str) -> str:
+def wait_for(key: str, whose: str) -> str:
+    """Returns what a process has set in the coordination service's store, once it has; a UserError if it does not.
+
+    Args:
+        key: of the store.
+        whose: the process that sets it, for the message.
+    """
     import jax
 
     try:
@@ -290,12 +296,10 @@ def ending_with_the_others() -> Iterator[None]:
     if _group is None:
         yield
         return
-    import jax
-
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" in str(error):
+    except Exception as error:
+        if not _tells_of_a_loss(error):
             raise
         line = (
             f"another process of the run was lost ({_first_line(error)[:200]}): start all of them again; the run goes"
@@ -303,6 +307,21 @@ def ending_with_the_others() -> Iterator[None]:
         )
         print(f"error: {line}", file=sys.stderr)
         end_process(_FAILED, line)
+
+
+def _tells_of_a_loss(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came of, is what a collective ends with whose other side is gone."""
+    import jax
+
+    while error is not None and not isinstance(error, UserError | TrainingError):
+        text = str(error)
+        # Gloo's come as errors of JAX's, and as ValueErrors too, by the way that they were found.
+        if "gloo" in text.lower():
+            return True
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            return "RESOURCE_EXHAUSTED" not in text
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _silence_garbage_collection() -> None:
