@@ -91,7 +91,7 @@ def start_processes(
         UserError: the arguments make no sense, or the coordinator does not answer.
     """
     global _group
-    _check(coordinator, num_processes, process_id, coordinator_timeout, heartbeat_timeout)
+    check_arguments(coordinator, num_processes, process_id, coordinator_timeout, heartbeat_timeout)
     cluster = None if coordinator else find_cluster(os.environ)
     if not (coordinator or cluster) or num_processes == 1:
         return
@@ -142,13 +142,17 @@ def start_processes(
     atexit.register(stop_watching)
 
 
-def _check(
+def check_arguments(
     coordinator: str | None,
     num_processes: int | None,
     process_id: int | None,
-    coordinator_timeout: int,
-    heartbeat_timeout: int,
+    coordinator_timeout: int = COORDINATOR_TIMEOUT,
+    heartbeat_timeout: int = HEARTBEAT_TIMEOUT,
 ) -> None:
+    """Raises the UserError of `start_processes` where its arguments make no sense, before anything is done."""
+    if num_processes == 1 and coordinator is None and process_id is None:
+        # Alone, whatever the environment says.
+        return
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     missing = [f"--{name}" for name, value in given.items() if value is None]
     if 0 < len(missing) < len(given):
