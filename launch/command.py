@@ -92,7 +92,8 @@ def _size_terminal() -> None:
 
 
 def _fail(error: Exception, code: int) -> int:
-    line = " ".join(str(error).split())
+    # Absl begins with the word "flag", which the dashes say.
+    line = " ".join(str(error).split()).removeprefix("flag ")
     print(f"error: {line}", file=sys.stderr)
     end_process(code, line)
     return code

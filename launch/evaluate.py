@@ -25,7 +25,8 @@ from bert_jax.training.saved_models import LATEST, read_run
 from launch.command import run
 from launch.finetuned_model import define_task_name_flag
 from launch.finetuning_files import define_reading_flags
-from launch.mesh_flags import define_mesh_flags, make_mesh_from_flags, parse_mesh_flags
+from launch.flag_conditions import flags_of, only_where
+from launch.mesh_flags import MOST_ROWS, define_mesh_flags, make_mesh_from_flags, parse_mesh_flags
 from launch.model_choice import open_chosen
 from launch.task_evaluation import evaluate_examples
 
@@ -47,10 +48,21 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("input", None, "A file of labelled examples, for a fine-tuned model.", **here)
     flags.DEFINE_string("figure", None, "With --input: a PNG for the confusion matrix.", **here)
     flags.DEFINE_enum("split", VALIDATION, (VALIDATION, TRAIN), "Which of the rows.", **here)
-    flags.DEFINE_integer("batch_size", 32, "Rows a step.", **here)
-    flags.DEFINE_integer("max_rows", None, "At most so many rows, rounded up to whole batches; all by default.", **here)
+    flags.DEFINE_integer("batch_size", 32, "Rows a step.", lower_bound=1, upper_bound=MOST_ROWS, **here)
     flags.DEFINE_integer(
-        "seed", None, "Of the masks, with --data_dir; by default those of the run's own evaluation.", **here
+        "max_rows",
+        None,
+        "At most so many rows, rounded up to whole batches; all by default.",
+        lower_bound=1,
+        **here,
+    )
+    flags.DEFINE_integer(
+        "seed",
+        None,
+        "Of the masks, with --data_dir; by default those of the run's own evaluation.",
+        lower_bound=0,
+        upper_bound=2**31 - 1,
+        **here,
     )
     flags.DEFINE_enum(
         "dtype", None, DTYPES, "Of the computation; by default float32, and with --data_dir that of the run.", **here
@@ -58,21 +70,24 @@ def define_flags(values: flags.FlagValues) -> None:
     define_task_name_flag(values)
     define_reading_flags(values)
     define_mesh_flags(values)
+    of_examples = ("figure", "task_name", *flags_of(define_reading_flags))
+    only_where(values, of_examples, lambda given: given.input, "is for fine-tuned models, with --input: leave it out")
+    only_where(
+        values,
+        ("split", "max_rows", "seed"),
+        lambda given: not given.input,
+        "is for rows, with --data_dir, and --input is a file of examples: leave it out",
+    )
 
 
 def execute(values: flags.FlagValues) -> int:
     """Prints the table of scores."""
-    for flag, value in (("batch_size", values.batch_size), ("max_rows", values.max_rows)):
-        if value is not None and value < 1:
-            raise UserError(f"--{flag}={value}: must be at least 1")
     if not values.model:
         raise UserError("--model is missing: a run's folder, or a model's directory")
     if not values.data_dir and not values.input:
         raise UserError("--data_dir is missing: make rows with python -m launch.prepare; or --input, labelled examples")
     if values.data_dir and values.input:
         raise UserError("--data_dir is for pre-trained models and --input for fine-tuned ones: give one of them")
-    if values.task_name and not values.input:
-        raise UserError("--task_name is for fine-tuned models, with --input: leave it out")
     parse_mesh_flags(values)
     if values.input:
         return evaluate_examples(values)

@@ -24,7 +24,7 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     define_checkpoint_flag(values)
     flags.DEFINE_multi_string("text", [], f"A text with {MASK} in it; may repeat.", **here)
-    flags.DEFINE_integer("top_k", 5, "Suggestions for each blank.", **here)
+    flags.DEFINE_integer("top_k", 5, "Suggestions for each blank.", lower_bound=1, **here)
     define_mesh_flags(values)
 
 
@@ -34,8 +34,6 @@ def execute(values: flags.FlagValues) -> int:
         raise UserError("--model is missing: the folder of a run (its --workdir), or another model")
     if not values.text:
         raise UserError(f"--text is missing: a text with {MASK} in it")
-    if values.top_k < 1:
-        raise UserError(f"--top_k={values.top_k}: must be at least 1")
     for text in values.text:
         if MASK not in text:
             raise UserError(f"no {MASK} in {text!r}: put it where a word is wanted, such as 'The sky is {MASK}.'")

@@ -23,6 +23,7 @@ from launch.finetuning_checks import rows_of_steps
 from launch.finetuning_files import define_file_flags
 from launch.finetuning_material import RECIPES, STEPS, Material, checkpoint_files, prepare
 from launch.finetuning_sweep import sweep
+from launch.flag_conditions import only_where
 from launch.mesh_flags import PMAP, make_checked_mesh
 from launch.multitask_material import MultiTaskMaterial, prepare_tasks
 from launch.run_folder import NO_MODEL, open_folder, workdir_of
@@ -58,6 +59,13 @@ def define_flags(values: flags.FlagValues) -> None:
         define[kind](name, None, help_text, **here)
     define_sweep_flags(values)
     define_training_flags(values)
+    only_where(
+        values,
+        ["tokenizer"],
+        lambda given: given.init_from in (None, NO_MODEL),
+        f"is for --init_from={NO_MODEL}: a model is tuned with its own tokenizer; leave it out",
+    )
+    only_where(values, ["mixing"], lambda given: given.tasks, "is for several tasks, --tasks=tasks.json: leave it out")
 
 
 def execute(values: flags.FlagValues) -> int:

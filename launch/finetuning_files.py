@@ -23,6 +23,7 @@ from bert_jax.tasks.question_answering import PassageReading, QuestionAnswering
 from bert_jax.tasks.relation import RelationExtraction
 from bert_jax.tasks.scores.answers import EVALUATORS
 from bert_jax.tasks.tagging import Tagging
+from launch.flag_conditions import only_where
 
 # What --labels may say beside the labels themselves.
 _KINDS = ("single", "multi", "float")
@@ -40,6 +41,7 @@ _READING = {
     "max_answer_len": "Question answering: tokens of an answer at most; if None 30, and 80 in Chinese.",
     "n_best": "Question answering: how many answers a prediction lists.",
 }
+_MOST_TOKENS = 1 << 20
 # Flags that say nothing to other tasks: given there, they are a mistake.
 _TABLES = (Classification.name, RelationExtraction.name)
 _TASKS_OF_FLAGS = {
@@ -77,11 +79,19 @@ def define_file_flags(values: flags.FlagValues) -> None:
         0,
         "Tagging: tokens of its document, at most, that are read on either side of a sentence.",
         lower_bound=0,
+        upper_bound=_MOST_TOKENS,
         **here,
     )
     for name, help_text in _READING.items():
-        flags.DEFINE_integer(name, getattr(PassageReading, name), help_text, lower_bound=1, **here)
+        default = getattr(PassageReading, name)
+        flags.DEFINE_integer(name, default, help_text, lower_bound=1, upper_bound=_MOST_TOKENS, **here)
     define_reading_flags(values)
+    only_where(
+        values,
+        ["separator"],
+        lambda given: given.labels == "multi",
+        "stands between several labels of an example, --labels=multi: leave it out",
+    )
 
 
 def define_reading_flags(values: flags.FlagValues) -> None:
@@ -103,6 +113,12 @@ def define_reading_flags(values: flags.FlagValues) -> None:
         None,
         f"Tagging: one of {', '.join(tag_schemes.SCHEMES)}; found by looking at all tags if None.",
         **here,
+    )
+    only_where(
+        values,
+        ["header"],
+        lambda given: given.format != "jsonl",
+        "is for tables of lines, and --format=jsonl names each value: leave it out",
     )
 
 

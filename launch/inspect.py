@@ -12,6 +12,7 @@ from absl import flags
 from bert_jax.errors import UserError
 from bert_jax.training.saved_models import LATEST
 from launch.command import run
+from launch.flag_conditions import only_where
 from launch.mesh_flags import define_mesh_flags, make_mesh_from_flags, parse_mesh_flags
 from launch.model_choice import define_checkpoint_flag, open_chosen
 
@@ -25,21 +26,26 @@ def define_flags(values: flags.FlagValues) -> None:
     define_checkpoint_flag(values)
     flags.DEFINE_string("text", None, "A text; without one, only the parameters are shown.", **here)
     flags.DEFINE_string("text_pair", None, "A second text, for a pair.", **here)
-    flags.DEFINE_integer("top_k", 3, "Words expected at each position.", **here)
+    flags.DEFINE_integer("top_k", 3, "Words expected at each position.", lower_bound=1, **here)
     flags.DEFINE_integer("layer", -1, "Whose attention is drawn, from 0; negative from the last.", **here)
     flags.DEFINE_integer("head", 0, "Whose attention is drawn, from 0.", **here)
     flags.DEFINE_string("attention", "attention.png", "Where to draw it; empty for nowhere.", **here)
     define_mesh_flags(values)
+    only_where(
+        values,
+        ("text_pair", "top_k", "layer", "head", "attention", "mesh", "dcn_mesh"),
+        lambda given: given.text is not None,
+        "says what is shown of a --text, and there is none: give one, or leave this out",
+    )
+    only_where(
+        values, ("layer", "head"), lambda given: given.attention, "is for the picture, and --attention= wants none"
+    )
 
 
 def execute(values: flags.FlagValues) -> int:
     """Prints the tables and draws the picture."""
     if not values.model:
         raise UserError("--model is missing: a run's folder, or a model's directory")
-    if values.text_pair is not None and values.text is None:
-        raise UserError("--text_pair needs a --text before it")
-    if values.top_k < 1:
-        raise UserError(f"--top_k={values.top_k}: must be at least 1")
     target = pathlib.Path(values.attention)
     if values.attention and (target.suffix != ".png" or not target.parent.is_dir()):
         raise UserError(f"--attention={target}: must be a .png file in a folder that exists")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from jax.sharding import Mesh
 
 JIT, PMAP = "jit", "pmap"
+# The largest --batch_size: more is a slip of the hand.
+MOST_ROWS = 1 << 20
 
 
 def define_mesh_flags(values: flags.FlagValues) -> None:

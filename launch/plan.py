@@ -26,6 +26,7 @@ from launch.planned_step import Case, Compiled, OutOfMemory, compile_case
 _PUBLISHED_VOCABULARY = 30522
 _DOES_NOT_FIT = 1
 _REMAT = "full"
+_MOST_SLICES = 4096
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -34,10 +35,17 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_multi_string("gin_file", [], "Configuration file; may repeat, later ones win.", **here)
     flags.DEFINE_multi_string("gin_param", [], "A binding such as 'pretrain.steps=200'; may repeat.", **here)
     flags.DEFINE_string("topology", None, "The chips, such as v5e:16x16, v5p:4x4x8 or h100:4x8 (nodes, GPUs).", **here)
-    flags.DEFINE_integer("num_slices", 1, "So many slices of --topology, connected by the network.", **here)
-    flags.DEFINE_integer("rows_per_step", None, "Rows of a step, instead of the configured ones.", **here)
-    flags.DEFINE_integer("seq_len", 128, "Tokens of a row, for a configuration without phases.", **here)
-    flags.DEFINE_integer("phase", None, "Plan this phase only; counted from 1.", **here)
+    many = {"lower_bound": 1, "upper_bound": 2**31 - 1}
+    flags.DEFINE_integer(
+        "num_slices",
+        1,
+        "So many slices of --topology, connected by the network.",
+        **{**many, "upper_bound": 4096},
+        **here,
+    )
+    flags.DEFINE_integer("rows_per_step", None, "Rows of a step, instead of the configured ones.", **many, **here)
+    flags.DEFINE_integer("seq_len", 128, "Tokens of a row, for a configuration without phases.", **many, **here)
+    flags.DEFINE_integer("phase", None, "Plan this phase only; counted from 1.", **many, **here)
     flags.DEFINE_string("json", None, "File to write the plan to, for programs.", **here)
     define_mesh_flags(values)
 
@@ -61,6 +69,10 @@ def execute(values: flags.FlagValues) -> int:
     if output:
         check_can_write(output)
     recipe, _ = load_pretrain(values.gin_file, values.gin_param)
+    if values["seq_len"].present and recipe.phases is not None:
+        raise UserError(
+            f"--seq_len={values.seq_len}: every phase of the run has its own (pretrain.phases); leave it out"
+        )
     if recipe.model.vocab_size is None:
         print(f"the vocabulary's size is the tokenizer's; planned with the published {_PUBLISHED_VOCABULARY}")
         recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, vocab_size=_PUBLISHED_VOCABULARY))
@@ -186,8 +198,6 @@ def _phases(recipe: Pretrain, seq_len: int, rows: int | None, number: int | None
         phases = phases[number - 1 : number]
     if rows is None:
         return phases
-    if rows < 1:
-        raise UserError(f"--rows_per_step={rows}: must be at least 1")
     return [(place, dataclasses.replace(phase, batch_size=rows)) for place, phase in phases]
 
 

@@ -24,7 +24,8 @@ from bert_jax.training.saved_models import BEST_OR_LATEST
 from launch.command import run
 from launch.finetuned_model import FineTuned, define_task_name_flag, open_finetuned
 from launch.finetuning_files import define_reading_flags, read_examples
-from launch.mesh_flags import define_mesh_flags, make_mesh_from_flags, parse_mesh_flags
+from launch.flag_conditions import only_where
+from launch.mesh_flags import MOST_ROWS, define_mesh_flags, make_mesh_from_flags, parse_mesh_flags
 from launch.model_choice import define_checkpoint_flag
 from launch.prediction_files import FORMATS, LINES, SQUAD, write_predictions
 
@@ -54,11 +55,17 @@ def define_flags(values: flags.FlagValues) -> None:
         "Question answering: by how much no answer must score above the best to be predicted; as tuned on dev if None.",
         **here,
     )
-    flags.DEFINE_integer("batch_size", 64, "Examples at a time.", lower_bound=1, **here)
+    flags.DEFINE_integer("batch_size", 64, "Examples at a time.", lower_bound=1, upper_bound=MOST_ROWS, **here)
     flags.DEFINE_enum("dtype", "float32", DTYPES, "Of the computation.", **here)
     define_task_name_flag(values)
     define_reading_flags(values)
     define_mesh_flags(values)
+    only_where(
+        values,
+        ("separator", "tag_column", "tag_scheme"),
+        lambda given: False,
+        "says how labels are read, and for predictions they are not looked at: leave it out",
+    )
 
 
 def execute(values: flags.FlagValues) -> int:

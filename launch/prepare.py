@@ -9,12 +9,14 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from bert_jax.data.rows import PAIRS, Recipe
+from bert_jax.data.rows import MAXIMUM_SEQ_LEN, MINIMUM_SEQ_LEN, PAIRS, Recipe
 from bert_jax.data.workers import available_cores
 from bert_jax.errors import UserError
 from launch.command import run
+from launch.flag_conditions import only_where
 
 DEFAULT_MAX_PAIRS = 8
+_MOST_PASSES, _MOST_WORKERS = 10_000, 1024
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -22,7 +24,9 @@ def define_flags(values: flags.FlagValues) -> None:
     text = {"flag_values": values}
     flags.DEFINE_string("input", None, "Text: a glob, `pydocs`, or `tfds:NAME[/CONFIG][:FEATURE]`.", **text)
     flags.DEFINE_string("tokenizer", None, "Directory of the tokenizer.", **text)
-    flags.DEFINE_integer("seq_len", None, "Most tokens in a row.", **text)
+    flags.DEFINE_integer(
+        "seq_len", None, "Most tokens in a row.", lower_bound=MINIMUM_SEQ_LEN, upper_bound=MAXIMUM_SEQ_LEN, **text
+    )
     flags.DEFINE_string("output", None, "Directory that will hold the rows.", **text)
     flags.DEFINE_string("format", "auto", "auto, plain, sentences, jsonl or wikiextractor.", **text)
     flags.DEFINE_string("language", "en", "Language of the text (ISO 639), for splitting sentences.", **text)
@@ -34,14 +38,47 @@ def define_flags(values: flags.FlagValues) -> None:
         **text,
     )
     flags.DEFINE_bool("packing", False, "Put several pairs into one row.", **text)
-    flags.DEFINE_integer("max_pairs_per_row", None, f"With --packing; {DEFAULT_MAX_PAIRS} by default.", **text)
-    flags.DEFINE_integer("dupe_factor", 1, "Passes over the text, each with other pairs.", **text)
+    flags.DEFINE_integer(
+        "max_pairs_per_row",
+        None,
+        f"With --packing; {DEFAULT_MAX_PAIRS} by default.",
+        lower_bound=1,
+        upper_bound=MAXIMUM_SEQ_LEN,
+        **text,
+    )
+    flags.DEFINE_integer(
+        "dupe_factor",
+        1,
+        "Passes over the text, each with other pairs.",
+        lower_bound=1,
+        upper_bound=_MOST_PASSES,
+        **text,
+    )
     flags.DEFINE_float("short_seq_probability", 0.1, "Share of the documents with shorter pairs.", **text)
     flags.DEFINE_float(
         "validation_fraction", 0.01, "Share held out: of the documents or, of few long ones, of their text.", **text
     )
     flags.DEFINE_integer("seed", 0, "Of all that is drawn at random.", **text)
-    flags.DEFINE_integer("workers", None, "Processes; all cores by default. The rows do not depend on it.", **text)
+    flags.DEFINE_integer(
+        "workers",
+        None,
+        "Processes; all cores by default. The rows do not depend on it.",
+        lower_bound=1,
+        upper_bound=_MOST_WORKERS,
+        **text,
+    )
+    only_where(
+        values,
+        ["max_pairs_per_row"],
+        lambda given: given.packing,
+        "is for --packing: a row has one pair without; add it",
+    )
+    only_where(
+        values,
+        ["language"],
+        lambda given: given.format != "sentences",
+        "says how sentences are split, and --format=sentences has them split already: leave it out",
+    )
 
 
 def execute(values: flags.FlagValues) -> int:
@@ -49,8 +86,6 @@ def execute(values: flags.FlagValues) -> int:
     for name in ("input", "tokenizer", "seq_len", "output"):
         if values[name].value in (None, ""):
             raise UserError(f"--{name} is missing: {values[name].help}")
-    if values.workers is not None and values.workers < 1:
-        raise UserError(f"--workers={values.workers}: must be at least 1")
     default_max_pairs = DEFAULT_MAX_PAIRS if values.packing else 1
     recipe = Recipe(
         seq_len=values.seq_len,

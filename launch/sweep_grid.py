@@ -11,6 +11,7 @@ from bert_jax.config import BertConfig
 from bert_jax.errors import UserError
 from bert_jax.tasks.finetuning_recipe import FineTune
 from bert_jax.tasks.sweep_results import Setting
+from launch.flag_conditions import only_where
 
 # The recipe's values that --sweep varies: their type, the flag, and the grid of Devlin et al. 2018, appendix A.3.
 GRID = {
@@ -18,6 +19,9 @@ GRID = {
     "batch_size": (int, "sweep_batch_sizes", ("16", "32")),
     "epochs": (float, "sweep_epochs", ("2", "3", "4")),
 }
+
+# More are a slip of the hand: each is a run.
+_MOST_SEEDS = 1000
 
 Load = Callable[..., tuple[FineTune, BertConfig | None, str]]
 
@@ -31,6 +35,7 @@ def define_sweep_flags(values: flags.FlagValues) -> None:
         "Train with so many seeds, from --seed on, each in a folder of its own below --workdir, and report mean and"
         " deviation.",
         lower_bound=1,
+        upper_bound=_MOST_SEEDS,
         **here,
     )
     flags.DEFINE_bool(
@@ -39,13 +44,11 @@ def define_sweep_flags(values: flags.FlagValues) -> None:
     for _, flag, default in GRID.values():
         what = flag.removeprefix("sweep_").replace("_", " ")
         flags.DEFINE_list(flag, list(default), f"The {what} of --sweep; empty for the recipe's own alone.", **here)
+        only_where(values, [flag], lambda given: given.sweep, f"is for --sweep: add it, or leave --{flag} out")
 
 
 def is_sweep(values: flags.FlagValues) -> bool:
-    """Whether several runs are asked for; a UserError if the flags contradict each other."""
-    for _, flag, _ in GRID.values():
-        if values[flag].present and not values.sweep:
-            raise UserError(f"--{flag} is for --sweep: add it, or leave --{flag} out")
+    """Whether several runs are asked for."""
     return values.sweep or values.seeds is not None
 
 

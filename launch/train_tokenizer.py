@@ -22,9 +22,11 @@ from bert_jax.text.added_words import Listing, add_words
 from bert_jax.text.documents import FORMATS, check_inputs, describe_inputs, read_passages
 from bert_jax.text.files import read_lines
 from launch.command import run
+from launch.flag_conditions import only_where
 
 DEFAULT_VOCAB_SIZE = 8192
-SMALLEST_VOCAB_SIZE = 100
+SMALLEST_VOCAB_SIZE, LARGEST_VOCAB_SIZE = 100, 1 << 20
+_MOST_TRAINING_MB = 10**9
 SAMPLE_CHARACTERS = 200
 # Of a listing of added words, this many are printed; all are in the tokenizer's description.
 LISTED_WORDS = 20
@@ -36,7 +38,11 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("input", None, "Text: a glob, `pydocs`, or `tfds:NAME[/CONFIG][:FEATURE]`.", **text)
     flags.DEFINE_enum("kind", "wordpiece", tokenizers.KINDS, "Kind of tokenizer.", **text)
     flags.DEFINE_integer(
-        "vocab_size", None, f"Number of ids, special tokens included; {DEFAULT_VOCAB_SIZE} by default.", **text
+        "vocab_size",
+        None,
+        f"Number of ids, special tokens included; {DEFAULT_VOCAB_SIZE} by default.",
+        upper_bound=LARGEST_VOCAB_SIZE,
+        **text,
     )
     flags.DEFINE_string("output", None, "Directory that will hold the tokenizer.", **text)
     flags.DEFINE_enum("algorithm", None, tokenizers.ALGORITHMS, "Of sentencepiece; unigram by default.", **text)
@@ -45,7 +51,32 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("from", None, "A model or tokenizer whose vocabulary gets the words of --add_words.", **text)
     flags.DEFINE_string("add_words", None, "File of words, one a line, that become tokens of --from.", **text)
     flags.DEFINE_enum("format", "auto", FORMATS, "Format of the files of --input.", **text)
-    flags.DEFINE_integer("max_training_mb", 1000, "Learn from this many MB of text at most.", **text)
+    flags.DEFINE_integer(
+        "max_training_mb",
+        1000,
+        "Learn from this many MB of text at most.",
+        lower_bound=1,
+        upper_bound=_MOST_TRAINING_MB,
+        **text,
+    )
+    only_where(
+        values,
+        ("input", "vocab_file", "vocab_size", "kind", "algorithm", "cased", "format", "max_training_mb"),
+        lambda given: not given["from"].value and not given.add_words,
+        "does not go with --from and --add_words: everything else stays as it is in --from",
+    )
+    only_where(
+        values,
+        ("input", "vocab_size", "format", "max_training_mb"),
+        lambda given: not given.vocab_file,
+        "does not go with --vocab_file: nothing is learned from text; leave it out",
+    )
+    only_where(
+        values,
+        ["algorithm"],
+        lambda given: given.kind == "sentencepiece",
+        "goes with --kind=sentencepiece only: leave it out, or change the kind",
+    )
 
 
 def execute(values: flags.FlagValues) -> int:
@@ -85,10 +116,6 @@ def _add_words(values: flags.FlagValues) -> int:
     source, words_file = values["from"].value, values.add_words
     if not source or not words_file:
         raise UserError("--from and --add_words go together: a model or tokenizer, and a file of words, one a line")
-    others = ("input", "vocab_file", "vocab_size", "kind", "algorithm", "cased", "format", "max_training_mb")
-    for name in others:
-        if values[name].present:
-            raise UserError(f"--{name} does not go with --add_words: everything else stays as it is in --from")
     output = _output(values)
     words = [line for _, line in read_lines(words_file)]
     tokenizer = _open_tokenizer(source)
@@ -126,11 +153,9 @@ def _output(values: flags.FlagValues) -> pathlib.Path:
 
 def _request(values: flags.FlagValues) -> dict[str, Any]:
     """Returns what the flags ask for, as JSON values; two runs with equal requests make the same tokenizer."""
-    if values.kind != "sentencepiece" and values.algorithm:
-        raise UserError("--algorithm goes with --kind=sentencepiece only: leave it out, or change the kind")
     if values.vocab_file:
-        if values.kind != "wordpiece" or values.input or values.vocab_size is not None:
-            raise UserError("--vocab_file goes with --kind=wordpiece, without --input and --vocab_size")
+        if values.kind != "wordpiece":
+            raise UserError("--vocab_file goes with --kind=wordpiece: leave one of them out")
         return {"vocab_file": values.vocab_file, "kind": values.kind, "cased": values.cased}
     if not values.input:
         raise UserError("--input is missing: give a glob, pydocs or tfds:NAME (or a vocabulary with --vocab_file)")
@@ -140,8 +165,6 @@ def _request(values: flags.FlagValues) -> dict[str, Any]:
             f"--vocab_size={vocab_size} is too small: special tokens and letters alone need about"
             f" {SMALLEST_VOCAB_SIZE}; {DEFAULT_VOCAB_SIZE} to 32768 are usual"
         )
-    if values.max_training_mb < 1:
-        raise UserError(f"--max_training_mb={values.max_training_mb}: must be at least 1")
     return {
         "input": values.input,
         "format": values.format,

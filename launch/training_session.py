@@ -15,6 +15,7 @@ from absl import flags
 
 import bert_jax
 from bert_jax.parallel.processes import agree_on, await_all, ending_with_the_others, is_main, process_group
+from bert_jax.parallel.shared_folder import agree_on_folder
 from bert_jax.training.best import BestBy, LossGoal
 from bert_jax.training.goodput import COMPILING, SPLIT, Goodput
 from bert_jax.training.run_identity import await_identity, is_noted, write_identity
@@ -81,7 +82,9 @@ def joined_processes(values: flags.FlagValues, folder: RunFolder, operative_conf
             "the versions of bert_jax and jax": [bert_jax.__version__, importlib.metadata.version("jax")],
         },
     )
-    with contextlib.ExitStack() as held:
+    if not values.dry_run:
+        agree_on_folder("--workdir", folder.path)
+    with ending_with_the_others(), contextlib.ExitStack() as held:
         if is_main() and not values.dry_run:
             held.enter_context(lock_run(folder.path))
         if values.compilation_cache_dir:

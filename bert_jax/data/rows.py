@@ -37,6 +37,8 @@ VALIDATION = "validation"
 SPLITS = (TRAIN, VALIDATION)
 PAIRS = ("nsp", "sop", "none")
 MINIMUM_SEQ_LEN = 8
+# Far beyond what models read: a longer one is a slip of the hand, which would fill memory.
+MAXIMUM_SEQ_LEN = 1 << 20
 
 MANIFEST_FILE = "rows.json"
 TOKEN_COUNTS_FILE = "token_counts.npy"
@@ -74,6 +76,8 @@ class Recipe:
     def __post_init__(self):
         if self.seq_len < MINIMUM_SEQ_LEN:
             raise UserError(f"--seq_len={self.seq_len} is too short for a pair of sentences: {MINIMUM_SEQ_LEN} or more")
+        if self.seq_len > MAXIMUM_SEQ_LEN:
+            raise UserError(f"--seq_len={self.seq_len} is longer than any model reads: at most {MAXIMUM_SEQ_LEN}")
         if self.pairs not in PAIRS:
             raise UserError(f"--pairs={self.pairs}: unknown second task, choose one of {', '.join(PAIRS)}")
         if self.max_pairs_per_row < 1:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bert_jax.errors import UserError
+from bert_jax.errors import TrainingError, UserError
 from bert_jax.parallel.cluster import find_cluster
 from bert_jax.parallel.supervisor import supervise
 
@@ -91,7 +91,7 @@ def start_processes(
         UserError: the arguments make no sense, or the coordinator does not answer.
     """
     global _group
-    _check(coordinator, num_processes, process_id, coordinator_timeout, heartbeat_timeout)
+    check_arguments(coordinator, num_processes, process_id, coordinator_timeout, heartbeat_timeout)
     cluster = None if coordinator else find_cluster(os.environ)
     if not (coordinator or cluster) or num_processes == 1:
         return
@@ -142,13 +142,17 @@ def start_processes(
     atexit.register(stop_watching)
 
 
-def _check(
+def check_arguments(
     coordinator: str | None,
     num_processes: int | None,
     process_id: int | None,
-    coordinator_timeout: int,
-    heartbeat_timeout: int,
+    coordinator_timeout: int = COORDINATOR_TIMEOUT,
+    heartbeat_timeout: int = HEARTBEAT_TIMEOUT,
 ) -> None:
+    """Raises the UserError of `start_processes` where its arguments make no sense, before anything is done."""
+    if num_processes == 1 and coordinator is None and process_id is None:
+        # Alone, whatever the environment says.
+        return
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     missing = [f"--{name}" for name, value in given.items() if value is None]
     if 0 < len(missing) < len(given):
@@ -216,11 +220,11 @@ def agree_on(topic: str, values: Mapping[str, Any]) -> None:
     _group.client.key_value_set(f"{folder}/{_group.index}", json.dumps(ours))
     if _group.index == 0:
         differences = (
-            _difference(ours, json.loads(_wait_for(f"{folder}/{index}", f"process {index}")), index)
+            _difference(ours, json.loads(wait_for(f"{folder}/{index}", f"process {index}")), index)
             for index in range(1, _group.count)
         )
         _group.client.key_value_set(f"{folder}/verdict", next(filter(None, differences), "equal"))
-    verdict = _wait_for(f"{folder}/verdict", "process 0")
+    verdict = wait_for(f"{folder}/verdict", "process 0")
     if verdict != "equal":
         raise UserError(verdict)
 
@@ -242,7 +246,13 @@ def _difference(ours: Mapping[str, str], theirs: Mapping[str, str], index: int) 
     return f"processes 0 and {index} differ in {', '.join(map(show, names))}: start all of them with the same"
 
 
-def _wait_for(key: str, whose: str) -> str:
+def wait_for(key: str, whose: str) -> str:
+    """Returns what a process has set in the coordination service's store, once it has; a UserError if it does not.
+
+    Args:
+        key: of the store.
+        whose: the process that sets it, for the message.
+    """
     import jax
 
     try:
@@ -290,12 +300,10 @@ def ending_with_the_others() -> Iterator[None]:
     if _group is None:
         yield
         return
-    import jax
-
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" in str(error):
+    except Exception as error:
+        if not _tells_of_a_loss(error):
             raise
         line = (
             f"another process of the run was lost ({_first_line(error)[:200]}): start all of them again; the run goes"
@@ -303,6 +311,21 @@ def ending_with_the_others() -> Iterator[None]:
         )
         print(f"error: {line}", file=sys.stderr)
         end_process(_FAILED, line)
+
+
+def _tells_of_a_loss(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came of, is what a collective ends with whose other side is gone."""
+    import jax
+
+    while error is not None and not isinstance(error, UserError | TrainingError):
+        text = str(error)
+        # Gloo's come as errors of JAX's, and as ValueErrors too, by the way that they were found.
+        if "gloo" in text.lower():
+            return True
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            return "RESOURCE_EXHAUSTED" not in text
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _silence_garbage_collection() -> None:

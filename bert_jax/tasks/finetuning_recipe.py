@@ -10,7 +10,7 @@ from bert_jax.errors import UserError
 from bert_jax.models.execution import Execution
 from bert_jax.tasks.class_weights import BALANCED
 from bert_jax.tasks.encoding.texts import HEAD, LONG_TEXTS
-from bert_jax.training.recipe import Optimizer, PhaseRates, Schedule, plan_learning_rate
+from bert_jax.training.recipe import MOST, Optimizer, PhaseRates, Schedule, plan_learning_rate, require_count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,16 +99,16 @@ class FineTune:
 
     def __post_init__(self):
         for name in ("batch_size", "accumulation_steps", "log_every", "keep_checkpoints", "padded_lengths"):
-            _require_count(name, getattr(self, name), 1)
-        _require_count("max_seq_len", self.max_seq_len, 8)
-        _require_count("evaluations_per_epoch", self.evaluations_per_epoch, 0)
-        _require_count("frozen_layers", self.frozen_layers, 0)
+            require_count(name, getattr(self, name), 1)
+        require_count("max_seq_len", self.max_seq_len, 8)
+        require_count("evaluations_per_epoch", self.evaluations_per_epoch, 0)
+        require_count("frozen_layers", self.frozen_layers, 0)
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise UserError(f"layer_decay must be above 0 and at most 1, not {self.layer_decay!r}")
         if self.execution.frozen_layers:
             raise UserError("Execution.frozen_layers follows from finetune.frozen_layers: set that one")
         if self.patience is not None:
-            _require_count("patience", self.patience, 1)
+            require_count("patience", self.patience, 1)
         if not self.epochs > 0 or math.isinf(self.epochs):
             raise UserError(f"epochs must be above 0, not {self.epochs!r}")
         if self.batch_size % self.accumulation_steps:
@@ -117,8 +117,7 @@ class FineTune:
             )
         if self.long_texts not in LONG_TEXTS:
             raise UserError(f"long_texts must be one of {', '.join(LONG_TEXTS)}, not {self.long_texts!r}")
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
-            raise UserError(f"seed must be a whole number from 0 to 2147483647, not {self.seed!r}")
+        require_count("seed", self.seed, 0)
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
@@ -126,7 +125,7 @@ class FineTune:
         if not self.min_delta >= 0:
             raise UserError(f"min_delta must be at least 0, not {self.min_delta!r}")
         if self.few_shot is not None:
-            _require_count("few_shot", self.few_shot, 1)
+            require_count("few_shot", self.few_shot, 1)
         if isinstance(self.class_weights, str) and self.class_weights != BALANCED:
             raise UserError(f"class_weights must be {BALANCED!r} or a list of numbers, not {self.class_weights!r}")
         for name in ("mask_probability", "ema_decay"):
@@ -149,8 +148,8 @@ class FineTune:
     def total_steps(self, steps_per_epoch: int) -> int:
         """Returns the steps of the run; checks that the learning rate's course fits into them."""
         steps = max(1, round(self.epochs * steps_per_epoch))
-        if steps >= 2**31:
-            raise UserError(f"epochs={self.epochs:g} are {steps:,} steps, and a run has at most 2,147,483,647")
+        if steps > MOST:
+            raise UserError(f"epochs={self.epochs:g} are {steps:,} steps, and a run has at most {MOST:,}")
         plan_learning_rate(self.schedule, self.learning_rate, [PhaseRates(steps)])
         return steps
 
@@ -175,8 +174,3 @@ class FineTune:
             identity.update({f"{name}.{field}": value for field, value in dataclasses.asdict(part).items()})
         identity["Execution.dtype"] = self.execution.dtype
         return identity
-
-
-def _require_count(name: str, value: Any, minimum: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise UserError(f"{name} must be a whole number, at least {minimum}, not {value!r}")

@@ -8,7 +8,7 @@ from bert_jax.config import BertConfig
 from bert_jax.data.masking_recipe import Masking
 from bert_jax.errors import UserError
 from bert_jax.models.execution import Execution
-from bert_jax.training.recipe import Optimizer, Schedule, plan_learning_rate
+from bert_jax.training.recipe import MOST, Optimizer, Schedule, plan_learning_rate, require_count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Phase:
 
     def __post_init__(self):
         for name in ("seq_len", "batch_size", "steps", "accumulation_steps"):
-            _require_count(f"Phase.{name}", getattr(self, name))
+            require_count(f"Phase.{name}", getattr(self, name))
         if self.batch_size % self.accumulation_steps:
             raise UserError(
                 f"accumulation_steps ({self.accumulation_steps}) must divide batch_size ({self.batch_size})"
@@ -86,9 +86,9 @@ class Pretrain:
             raise UserError(f"pretrain.{single[0]} and pretrain.phases exclude each other: give one of them")
         if self.phases is None:
             for name in ("steps", "batch_size"):
-                _require_count(f"pretrain.{name}", getattr(self, name))
+                require_count(f"pretrain.{name}", getattr(self, name))
             if self.accumulation_steps is not None:
-                _require_count("pretrain.accumulation_steps", self.accumulation_steps)
+                require_count("pretrain.accumulation_steps", self.accumulation_steps)
         elif (
             not isinstance(self.phases, list | tuple)
             or not self.phases
@@ -96,9 +96,8 @@ class Pretrain:
         ):
             raise UserError("pretrain.phases must be a list of phases, such as [@first/Phase(), @second/Phase()]")
         for name in ("log_every", "checkpoint_every", "keep_checkpoints"):
-            _require_count(f"pretrain.{name}", getattr(self, name))
-        if not isinstance(self.eval_every, int) or self.eval_every < 0:
-            raise UserError(f"pretrain.eval_every must be a whole number, at least 0, not {self.eval_every!r}")
+            require_count(f"pretrain.{name}", getattr(self, name))
+        require_count("pretrain.eval_every", self.eval_every, 0)
         if self.execution.frozen_layers:
             raise UserError("Execution.frozen_layers is for fine-tuning: pre-training trains every layer")
         if self.model.pooling == "entities":
@@ -106,9 +105,8 @@ class Pretrain:
                 "BertConfig.pooling='entities' is for fine-tuning on relations: text has no marked entities"
             )
         if self.eval_rows is not None:
-            _require_count("pretrain.eval_rows", self.eval_rows)
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
-            raise UserError(f"pretrain.seed must be a whole number from 0 to 2147483647, not {self.seed!r}")
+            require_count("pretrain.eval_rows", self.eval_rows)
+        require_count("pretrain.seed", self.seed, 0)
 
     def plan(self, row_lengths: Sequence[int]) -> tuple[Phase, ...]:
         """Returns the run's phases, given the sequence lengths of its row directories; checks that they fit.
@@ -141,6 +139,9 @@ class Pretrain:
         unused = set(row_lengths) - {phase.seq_len for phase in phases}
         if unused:
             raise UserError(f"no phase uses the rows of {min(unused)} tokens: drop that --data_dir, or add a phase")
+        steps = sum(phase.steps for phase in phases)
+        if steps > MOST:
+            raise UserError(f"the phases have {steps:,} steps together, and a run has at most {MOST:,}")
         plan_learning_rate(self.schedule, self.learning_rate, phases)
         return phases
 
@@ -187,8 +188,3 @@ def masking_of_run(identity: Mapping[str, Any]) -> tuple[Masking, int] | None:
         what = f"Masking.{unknown[0]} is not known here" if unknown else f"pretrain.seed is {seed!r}"
         raise UserError(f"the run's record of its masking cannot be used: {what}")
     return Masking(**fields), seed
-
-
-def _require_count(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"{name} must be a positive whole number, not {value!r}")

@@ -14,6 +14,8 @@ OPTIMIZERS = ("bert_adamw", "adamw", "lamb")
 SCHEDULES = ("linear", "polynomial", "cosine", "inverse_square_root", "constant")
 # The schedules that come down to a chosen value at the last step; the others never look at the number of steps.
 DECAYS_TO_AN_END = ("linear", "polynomial", "cosine")
+# Steps, and all that is counted in a run, are numbers of 32 bits on the devices.
+MOST = 2**31 - 1
 
 
 def _require_number(name: str, value: Any, minimum: float, below: float = math.inf, above: bool = False) -> None:
@@ -26,9 +28,10 @@ def _require_number(name: str, value: Any, minimum: float, below: float = math.i
     raise UserError(f"{name} must be a finite number {bounds}, not {value!r}")
 
 
-def _require_count(name: str, value: Any, minimum: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise UserError(f"{name} must be a whole number, at least {minimum}, not {value!r}")
+def require_count(name: str, value: Any, minimum: int = 1) -> None:
+    """Raises a UserError unless `value` is a whole number in [minimum, MOST]."""
+    if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= MOST:
+        raise UserError(f"{name} must be a whole number from {minimum} to {MOST}, not {value!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +107,7 @@ class Schedule:
     def __post_init__(self):
         if self.kind not in SCHEDULES:
             raise UserError(f"Schedule.kind must be one of {', '.join(SCHEDULES)}, not {self.kind!r}")
-        _require_count("Schedule.warmup_steps", self.warmup_steps, 0)
+        require_count("Schedule.warmup_steps", self.warmup_steps, 0)
         _require_number("Schedule.warmup_fraction", self.warmup_fraction, 0, below=1)
         if self.warmup_steps and self.warmup_fraction:
             raise UserError("give Schedule.warmup_steps or Schedule.warmup_fraction, not both")
@@ -178,11 +181,11 @@ def plan_learning_rate(schedule: Schedule, learning_rate: float, phases: Sequenc
     groups: list[list[PhaseRates]] = []
     for number, phase in enumerate(phases, start=1):
         where = f" of phase {number}" if len(phases) > 1 else ""
-        _require_count(f"steps{where}", phase.steps, 1)
+        require_count(f"steps{where}", phase.steps, 1)
         if phase.learning_rate is not None:
             _require_number(f"learning_rate{where}", phase.learning_rate, 0)
         if phase.warmup_steps is not None:
-            _require_count(f"warmup_steps{where}", phase.warmup_steps, 0)
+            require_count(f"warmup_steps{where}", phase.warmup_steps, 0)
         if groups and phase.learning_rate is None and phase.warmup_steps is None:
             groups[-1].append(phase)
         else:

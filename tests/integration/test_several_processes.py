@@ -162,6 +162,20 @@ def test_flags_that_differ_end_all(tmp_path, pretrain_arguments):
 
 
 @pytest.mark.slow
+def test_folders_that_differ_end_all_before_anything_is_compiled(tmp_path, pretrain_arguments):
+    """Two new folders, one of each process."""
+    folders = [tmp_path / "a", tmp_path / "b"]
+    with Run(
+        pretrain_arguments(folders[0]), tmp_path / "outputs", 1, *([f"--workdir={one}"] for one in folders)
+    ) as run:
+        assert run.wait() == [2, 2]
+    for index in (0, 1):
+        assert run.last_line(index).startswith("error: --workdir must be one folder that all processes share: ")
+        assert "parameters on" not in run.output(index) and "Traceback" not in run.output(index)
+    assert [os.listdir(folder) for folder in folders] == [[], []]
+
+
+@pytest.mark.slow
 def test_a_damaged_checkpoint_and_a_loss_that_is_not_finite_end_all(
     tmp_path, pretrain, pretrain_arguments, finished_run, read_log
 ):

@@ -57,7 +57,7 @@ def test_a_pair(tmp_path, capsys, finished_run):
     [
         ({"model": None}, "--model is missing"),
         ({"model": "nowhere"}, "no model at"),
-        ({"text": None, "text_pair": "b"}, "--text_pair needs"),
+        ({"text": None, "text_pair": "b"}, "--text_pair=b: says what is shown of a --text, and there is none"),
         ({"layer": 2}, "numbered from 0 to 1"),
         ({"head": -3}, "numbered from 0 to 1"),
         ({"top_k": 0}, "--top_k=0"),

@@ -24,8 +24,9 @@ def _free_address() -> str:
         ({"num_processes": 2}, "--coordinator and --process_id missing"),
         ({"coordinator": "host", "num_processes": 2, "process_id": 0}, "--coordinator=host: must be HOST:PORT"),
         ({"coordinator": "host:1", "num_processes": 2, "process_id": 2}, "--process_id=2: must be from 0 to 1"),
-        ({"heartbeat_timeout": 0}, "--heartbeat_timeout=0: must be at least 1 second"),
+        ({"heartbeat_timeout": 0}, "--heartbeat_timeout=0: 0 is not an integer in the range [1, "),
         ({"local_device_ids": "a,b"}, "--local_device_ids=a,b: must be numbers"),
+        ({"local_device_ids": "0"}, "is for one of several processes, and this one is alone"),
         # Process 0 alone may run where the folder is; and a bucket is no folder.
         ({"workdir": "gs://bucket/run"}, "--workdir=gs://bucket/run: must be a folder that all processes share"),
     ],
@@ -37,8 +38,7 @@ def test_flags_that_cannot_be(tmp_path, monkeypatch, capsys, pretrain, flags, me
     assert pretrain(tmp_path / "run", **flags) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
-    # No folder of that name either.
-    assert not list(tmp_path.glob("gs:*")) and not list(tmp_path.glob("run/*"))
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_coordinator_that_does_not_answer(tmp_path, capsys, pretrain):

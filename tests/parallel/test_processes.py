@@ -1,6 +1,8 @@
 """How processes are found, meet and agree: the coordination service is a dict here, and the processes are threads."""
 
+import contextlib
 import json
+import os
 import random
 import signal
 import socket
@@ -13,10 +15,18 @@ import time
 import jax
 import pytest
 
-from bert_jax.errors import UserError
+from bert_jax.errors import TrainingError, UserError
 from bert_jax.parallel import processes
 from bert_jax.parallel.cluster import find_cluster
-from bert_jax.parallel.processes import ProcessGroup, agree_on, is_main, process_group, start_processes
+from bert_jax.parallel.processes import (
+    ProcessGroup,
+    agree_on,
+    ending_with_the_others,
+    is_main,
+    process_group,
+    start_processes,
+)
+from bert_jax.parallel.shared_folder import agree_on_folder
 from bert_jax.parallel.stop_agreement import StopAgreement
 
 _SLURM = {
@@ -174,8 +184,71 @@ def test_a_difference_is_named_by_all(monkeypatch):
     }
 
 
-def test_alone_there_is_nobody_to_agree_with():
+def test_alone_there_is_nobody_to_agree_with(tmp_path):
     agree_on("start", {"any": 1})
+    agree_on_folder("--workdir", tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_one_folder_is_the_same_by_any_path(monkeypatch, tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").symlink_to("here")
+    paths = [tmp_path / "here", tmp_path / "there", tmp_path / "there/../here"]
+    assert _as_group(monkeypatch, 3, lambda index: agree_on_folder("--workdir", paths[index])) == [None] * 3
+    assert os.listdir(tmp_path / "here") == []
+
+
+def test_folders_that_are_not_one_are_named_by_all(monkeypatch, tmp_path):
+    """Even where both are new and empty, and of the same name."""
+    paths = [tmp_path / machine / "run" for machine in "aab"]
+    for path in paths:
+        path.mkdir(parents=True, exist_ok=True)
+    errors = _as_group(monkeypatch, 3, lambda index: agree_on_folder("--workdir", paths[index], 0.3))
+    assert {str(error) for error in errors} == {
+        f"--workdir must be one folder that all processes share: {paths[2]} in process 2 is not {paths[0]} in process"
+        " 0; give the same to all"
+    }
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_folder_that_process_0_cannot_write_ends_all(monkeypatch, tmp_path):
+    paths = [tmp_path / "nowhere", tmp_path]
+    errors = _as_group(monkeypatch, 2, lambda index: agree_on_folder("--workdir", paths[index], 0.3))
+    (line,) = {str(error) for error in errors}
+    assert line.startswith("--workdir cannot be written in process 0: No such file or directory")
+
+
+def _caused(error: BaseException, cause: BaseException) -> BaseException:
+    error.__cause__ = cause
+    return error
+
+
+_GLOO = "UNKNOWN: Gloo all-reduce failed: [gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_lost"),
+    [
+        (jax.errors.JaxRuntimeError("INTERNAL: a collective failed"), True),
+        (ValueError(_GLOO), True),
+        (_caused(ValueError("cannot save"), ValueError(_GLOO)), True),
+        (_caused(RuntimeError("cannot save"), jax.errors.JaxRuntimeError("UNAVAILABLE")), True),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"), False),
+        (ValueError("shapes do not fit"), False),
+        (_caused(UserError("a checkpoint is damaged"), jax.errors.JaxRuntimeError("DATA_LOSS")), False),
+        (_caused(TrainingError("not finite"), ValueError(_GLOO)), False),
+    ],
+    ids=str,
+)
+def test_the_end_of_another_process_is_one_line(monkeypatch, capsys, error, is_lost):
+    codes = []
+    monkeypatch.setattr(processes, "_group", ProcessGroup(Service(), 0, 2, timeout=1))
+    monkeypatch.setattr(processes, "end_process", lambda code, line: codes.append(code))
+    with contextlib.nullcontext() if is_lost else pytest.raises(type(error)), ending_with_the_others():
+        raise error
+    said = capsys.readouterr().err
+    assert codes == [1] * is_lost
+    assert said.count("\n") == is_lost and said.startswith("error: another process of the run was lost (" * is_lost)
 
 
 @pytest.mark.parametrize("seed", range(3))
