@@ -173,7 +173,7 @@ def test_note_when_the_text_supports_less(corpus, tmp_path, capsys):
         (["--input=CORPUS", "--output=OUT", "--format=pdf"], "format"),
         (["--input=CORPUS", "--output=OUT", "--max_training_mb=0"], "must be at least 1"),
         (["--input=CORPUS", "--output=OUT", "--vocab_file=v.txt"], "--vocab_file goes with"),
-        (["--vocab_file=TMP/v.txt", "--output=OUT"], "no such vocabulary"),
+        (["--vocab_file=TMP/v.txt", "--output=OUT"], "cannot read "),
         (["--input=CORPUS", "--output=TMP/part0.txt"], "is a file"),
         (["--input=CORPUS", "--output=TMP/part0.txt/below"], "cannot write"),
         (["--input=CORPUS", "--output=TMP"], "not empty and holds no tokenizer"),
