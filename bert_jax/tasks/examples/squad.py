@@ -14,7 +14,7 @@ from bert_jax.errors import UserError
 from bert_jax.tasks.examples.example_types import QuestionExample
 from bert_jax.tasks.examples.places import BadRows, Place
 from bert_jax.tasks.examples.records import parse_object
-from bert_jax.text.files import read_lines, read_whole
+from bert_jax.text.files import LONGEST_LINE, read_head, read_lines, read_whole
 from bert_jax.text.json_files import JsonError, check_whole_characters, parse_json, show_json
 
 # An answer that is not at its offset is looked for in the context, so many characters before and after it.
@@ -56,7 +56,9 @@ class QuestionFile:
         self._path, self._bad_rows, self._with_answers = path, bad_rows, with_answers
         self.has_impossible = False
         self.moved = self.not_found = 0
-        beginning = list(itertools.islice((line.strip() for _, line in read_lines(path) if line.strip()), 2))
+        # SQuAD's own files are one line, which may be longer than those that are read one by one.
+        head, _ = read_head(path, LONGEST_LINE)
+        beginning = list(itertools.islice((line.strip() for line in head.split("\n") if line.strip()), 2))
         if not beginning:
             raise UserError(f"{path} is empty: questions come as SQuAD's JSON, or as a JSON object a line")
         if not beginning[0].startswith("{"):
