@@ -10,10 +10,12 @@ from bert_jax.errors import UserError
 from bert_jax.interop import google, huggingface
 from bert_jax.interop.names import MODEL_PARTS
 from bert_jax.interop.tensor_files import Match, Read, TensorReport, assemble
+from bert_jax.text.json_files import expect_type
 from bert_jax.text.tokenizer import DESCRIPTION_FILE, Tokenizer
 from bert_jax.text.tokenizers import load_tokenizer
 from bert_jax.training.saved_models import BEST_OR_LATEST, LATEST, SavedModel, holds_checkpoint, open_model
 
+_REMEDY = "use another checkpoint"
 _TOKENIZER_FILES = (DESCRIPTION_FILE, "vocab.txt", "tokenizer.json")
 
 
@@ -145,6 +147,10 @@ def _open_bert_jax(model: SavedModel) -> Pretrained:
         config = BertConfig.from_json(run["architecture"])
         # Checkpoints of before there were other classes do not say theirs.
         model_class, labels = run.get("model_class", "BertForPreTraining"), run.get("labels")
+        expect_type(model_class, str, f"{model.path}: model_class", _REMEDY)
+        expect_type(labels, list[str] | None, f"{model.path}: labels", _REMEDY)
+        expect_type(run["architecture"], dict, f"{model.path}: architecture", _REMEDY)
+        expect_type(run["checksums"], dict, f"{model.path}: checksums", _REMEDY)
         paths = [name.removeprefix("params/") for name in run["checksums"] if name.startswith("params/")]
     except (LookupError, TypeError) as error:
         raise UserError(f"{model.path} is not a readable checkpoint of a model: it lacks {error}") from error

@@ -7,17 +7,18 @@ Whatever is wrong with a file or a field becomes one UserError that names it. JS
 goes through `parse_json`, whose error is a reason without a place.
 """
 
+import dataclasses
 import json
 import math
 import os
-import pathlib
 import re
 import types
 import typing
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from bert_jax.errors import UserError
+from bert_jax.text.files import read_bounded
 
 # Values inside of values; Python's own limit depends on its version and on how deep its stack is already.
 DEEPEST = 100
@@ -26,6 +27,8 @@ MOST_CONTAINERS = 2_000_000
 # Bytes of a file that is read as a whole, unless its reader allows for more.
 LARGEST_FILE = 16 << 20
 COPY_AGAIN = "copy it again"
+
+T = TypeVar("T")
 
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -42,7 +45,15 @@ _KINDS = {
 
 
 class JsonError(ValueError):
-    """JSON that cannot be used; the message is the reason, in a few words and without a place."""
+    """JSON that cannot be used; the message is the reason, in a few words and without the file.
+
+    Attributes:
+        line: where in the text, from 1; None where that is not one place.
+    """
+
+    def __init__(self, reason: str, line: int | None = None):
+        super().__init__(reason)
+        self.line = line
 
 
 def parse_json(content: bytes | str, *, allow_surrogates: bool = False, unique_names: bool = False) -> Any:
@@ -76,7 +87,7 @@ def parse_json(content: bytes | str, *, allow_surrogates: bool = False, unique_n
         raise JsonError("it is nested too deeply") from None
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if error.lineno > 1 else ""
-        raise JsonError(f"{error.msg} at {line}character {error.colno}") from error
+        raise JsonError(f"{error.msg} at {line}character {error.colno}", error.lineno) from error
     except JsonError:
         raise
     except ValueError as error:  # the one other reason that the parser has
@@ -131,18 +142,7 @@ def read_json_object(
     Raises:
         UserError: the file cannot be read, is too large, or is not such JSON; one line that names it.
     """
-    path = pathlib.Path(path)
-    try:
-        if path.exists() and not path.is_file():
-            raise UserError(f"{path} is not a file: {remedy}")
-        with open(path, "rb") as file:
-            content = file.read(largest + 1)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:  # a NUL byte, or half of a character, in the path
-        raise UserError(f"cannot read {str(path)!r}: it is not the name of a file") from error
-    if len(content) > largest:
-        raise UserError(f"{path} is larger than the {largest >> 20} MiB that such a file may have: {remedy}")
+    content = read_bounded(path, largest, remedy)
     try:
         value = parse_json(content, unique_names=unique_names)
     except JsonError as error:
@@ -160,14 +160,30 @@ def expect_type(value: Any, wanted: Any, place: str, remedy: str = COPY_AGAIN) -
         wanted: str, int, float, bool, None, list, dict, list[X], dict[str, X], or a union of those. An int is a whole
             number of at most 64 bits and a float any finite number, and neither is true or false.
         place: the file and the field, such as "config.json: architectures".
-        remedy: what a user should do.
+        remedy: what a user should do; "" leaves that to the caller.
 
     Raises:
         UserError: the value is of another type; one line with the place in it, both types and the remedy.
     """
     if not _fits(value, wanted):
-        raise UserError(f"{_mismatch(value, wanted, place)}: {remedy}")
+        raise UserError(f"{_mismatch(value, wanted, place)}{f': {remedy}' if remedy else ''}")
     return value
+
+
+def from_fields(cls: type[T], values: dict[str, Any], place: str, remedy: str = COPY_AGAIN) -> T:
+    """Makes a dataclass of an object that has its fields; those with a default may be missing.
+
+    Raises:
+        UserError: as `expect_type`, and for a field that the dataclass does not have.
+    """
+    expect_type(values, dict, place, remedy)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for name, field in fields.items():
+        if name in values or field.default is dataclasses.MISSING:
+            expect_type(values.get(name), field.type, f"{place}.{name}", remedy)
+    if unknown := next((name for name in values if name not in fields), None):
+        raise UserError(f"{place} has an unknown field, {show_json(unknown)}{f': {remedy}' if remedy else ''}")
+    return cls(**values)
 
 
 def _fits(value: Any, wanted: Any) -> bool:
@@ -215,7 +231,9 @@ def _is_one(value: Any, kind: type | None) -> bool:
 def _describe(wanted: Any) -> str:
     outer, inner = _parts(wanted)
     name = _KINDS[type(None) if outer is None else outer][0]
-    return name if inner is None else f"{name} of {_KINDS[_parts(inner)[0]][1]}"
+    if inner is None:
+        return name
+    return f"{name} of {' or '.join(_KINDS[_parts(one)[0]][1] for one in _alternatives(inner))}"
 
 
 def json_kind(value: Any) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,11 @@ PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]",
 
 DESCRIPTION_FILE = "bert_jax_tokenizer.json"
 DESCRIPTION_VERSION = 1
+
+# Tokens of a vocabulary; published ones of BERT have up to half a million. More are refused before they fill memory.
+MOST_TOKENS = 1_000_000
+# Bytes of a vocabulary or a model, and of a JSON file that holds one.
+LARGEST_TOKENIZER_FILE = 64 << 20
 
 # What the round trip is checked on where no training text gives a sample.
 DEFAULT_SAMPLE = "The quick brown fox jumps over the lazy dog, 27 times in 1984."
@@ -52,6 +57,8 @@ class Tokenizer(abc.ABC):
             content: the vocabulary or model as bytes; with `settings` it decides the ids.
             training: see the class.
         """
+        if len(tokens) > MOST_TOKENS:
+            raise UserError(f"the vocabulary has {len(tokens):,} tokens: at most {MOST_TOKENS:,} are allowed")
         self.settings = dict(settings)
         self.training = dict(training)
         self._tokens = list(tokens)
@@ -61,8 +68,7 @@ class Tokenizer(abc.ABC):
         if missing:
             raise UserError(f"the vocabulary has no {', '.join(missing)}: BERT needs {', '.join(SPECIAL_TOKENS)}")
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (self._ids[t] for t in SPECIAL_TOKENS)
-        deciding = json.dumps({"kind": self.kind, **self.settings}, sort_keys=True).encode() + b"\0" + content
-        self.fingerprint = hashlib.sha256(deciding).hexdigest()
+        self.fingerprint = fingerprint_of(self.kind, self.settings, content)
         self.starts_word = np.array([self._starts_word(token) for token in self._tokens], dtype=bool)
 
     @property
@@ -173,6 +179,12 @@ class Tokenizer(abc.ABC):
             self._write_files(folder)
             write_json(folder / DESCRIPTION_FILE, description)
             publish(folder, target)
+
+
+def fingerprint_of(kind: str, settings: Mapping[str, Any], content: bytes) -> str:
+    """Returns the fingerprint of a tokenizer of that kind, with those settings and that vocabulary or model."""
+    deciding = json.dumps({"kind": kind, **settings}, sort_keys=True).encode() + b"\0" + content
+    return hashlib.sha256(deciding).hexdigest()
 
 
 def refuse_single_text(texts: Iterable[str], function: str) -> None:

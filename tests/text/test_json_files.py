@@ -123,6 +123,7 @@ def test_a_value_of_the_wanted_type_is_returned(value, wanted):
         (float("inf"), float, "x.json: a is Infinity, not a number: mend it"),
         (5, list[str] | None, "x.json: a is 5, not a list of strings or null: mend it"),
         ([5], list[str] | str, "x.json: a[0] is 5, not a string: mend it"),
+        ([], dict[str, str | bool], "x.json: a is a list, not an object of strings or true or false: mend it"),
         ({}, list[list[str]], "x.json: a is an object, not a list of lists: mend it"),
     ],
 )
