@@ -16,7 +16,7 @@ from bert_jax.errors import UserError
 from bert_jax.tasks.finetuning_recipe import FineTune
 from bert_jax.training.best import LossGoal
 from bert_jax.training.goodput import Goodput
-from bert_jax.training.saved_models import open_model
+from bert_jax.training.saved_models import holds_checkpoint, open_model
 from launch.command import run
 from launch.configuration import load_finetune
 from launch.finetuning_checks import rows_of_steps
@@ -72,8 +72,8 @@ def execute(values: flags.FlagValues) -> int:
     """Fine-tunes; returns the exit code."""
     goodput = Goodput()
     # ---- What is asked for: flags, recipe, files, model, tokenizer. Neither JAX nor TensorFlow is imported yet.
-    workdir_of(values)
-    if not values.init_from:
+    workdir = workdir_of(values)
+    if not values.init_from and (is_sweep(values) or not holds_checkpoint(workdir)):
         raise UserError(f"--init_from is missing: the model to fine-tune, or {NO_MODEL} for a random start")
     overrides = {name: getattr(values, name) for name in _RECIPE_FLAGS}
     prepare_material, kind = (prepare_tasks, "multitask") if values.tasks else (prepare, values.task)

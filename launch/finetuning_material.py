@@ -27,7 +27,7 @@ from bert_jax.text.tokenizers import load_tokenizer
 from bert_jax.training.best import BestBy
 from launch.finetuning_checks import check_before_reading
 from launch.finetuning_files import check_file_flags, read_task
-from launch.run_folder import NO_MODEL
+from launch.run_folder import NO_MODEL, model_to_describe, workdir_of
 from launch.task_evaluation import format_scores
 
 if TYPE_CHECKING:
@@ -237,7 +237,8 @@ class StartingModel(NamedTuple):
 
 def starting_model(values: flags.FlagValues, recipe: FineTune, architecture: BertConfig | None) -> StartingModel:
     """Returns the model of --init_from, or a new one, with what the recipe changes of it; reads no weights."""
-    if values.init_from == NO_MODEL:
+    source = model_to_describe(values.init_from, workdir_of(values))
+    if source == NO_MODEL:
         if architecture is None or not values.tokenizer:
             raise UserError(
                 f"--init_from={NO_MODEL} needs an architecture, such as --gin_file=gin_configs/models/tiny.gin beside"
@@ -247,19 +248,22 @@ def starting_model(values: flags.FlagValues, recipe: FineTune, architecture: Ber
         tokenizer = load_tokenizer(tokenizer_directory)
         config = dataclasses.replace(architecture, vocab_size=tokenizer.vocab_size)
     else:
-        if architecture is not None:
+        if architecture is not None and values.init_from:
             raise UserError(
                 "the architecture is that of --init_from: leave the bindings of BertConfig out (finetune has those that"
                 " may change, such as finetune.hidden_dropout_prob)"
             )
         try:
-            model = open_pretrained(values.init_from)
+            model = open_pretrained(source)
         except UserError as error:
-            raise UserError(f"--init_from={values.init_from}: {error}") from error
+            raise UserError(f"--init_from={source}: {error}") from error
         tokenizer, tokenizer_directory, config = model.load_tokenizer(), model.tokenizer_directory, model.config
         if config.pooling == "entities":
             # That was for the relations it was tuned for; the recipe says if there are entities here.
             config = dataclasses.replace(config, pooling="cls")
+        if architecture is not None:
+            # A run that began with random weights; `open_folder` finds out whether they are those of this one.
+            config = dataclasses.replace(architecture, vocab_size=config.vocab_size)
     if recipe.max_seq_len > config.max_position_embeddings:
         raise UserError(
             f"max_seq_len is {recipe.max_seq_len}, and the model has {config.max_position_embeddings} positions: give a"

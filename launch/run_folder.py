@@ -146,19 +146,26 @@ def model_to_describe(init_from: str | None, workdir: pathlib.Path) -> str | Non
         init_from: the flag.
         workdir: the run's folder.
     """
-    if holds_checkpoint(workdir) and (init_from is None or not _is_there(init_from)):
+    is_elsewhere = init_from is None or (init_from != NO_MODEL and not _is_there(init_from))
+    if is_elsewhere and holds_checkpoint(workdir):
         return str(workdir)
     return init_from
 
 
-def is_same_source(saved: str | None, given: str | None) -> bool:
-    """Whether a model that is given may be the one that a run began with.
-
-    A model may have moved, or be reached by another path: what is no longer where it was may be elsewhere.
+def noted_source(saved: str | None, given: str | None) -> str | None:
+    """Returns what a run notes of the model that it began with, if that may be the one that is given; else that one.
 
     Args:
         saved: the path that the run noted; None for a random start.
         given: the absolute path that is given; None for a random start.
+    """
+    return saved if _is_same_source(saved, given) else given
+
+
+def _is_same_source(saved: str | None, given: str | None) -> bool:
+    """Whether a model that is given may be the one that a run began with; arguments as of `noted_source`.
+
+    A model may have moved, or be reached by another path: what is no longer where it was may be elsewhere.
     """
     if saved == given:
         return True
@@ -185,7 +192,7 @@ def _source_of_weights(
                 raise UserError(f"--init_from={given}: {error}") from error
         return source
     saved = begun.get("init_from")
-    if source is not None and not is_same_source(saved, source):
+    if source is not None and not _is_same_source(saved, source):
         raise UserError(
             f"--init_from={given} is for new runs, and {workdir} holds one that began with {saved or 'random weights'}:"
             " leave it out, or use another --workdir"
