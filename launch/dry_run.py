@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def check_directory(flag: str, path: pathlib.Path) -> None:
     """Raises a UserError unless a folder is there, or can be made, and can be written to."""
-    nearest = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    nearest = next(folder for folder in (path.absolute(), *path.absolute().parents) if os.path.exists(folder))
     if not nearest.is_dir():
         raise UserError(f"cannot make --{flag}={path}: {nearest} is not a directory; give another")
     if not os.access(nearest, os.W_OK):

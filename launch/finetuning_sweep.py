@@ -32,7 +32,6 @@ from bert_jax.training.goodput import KINDS, SPLIT, Goodput
 from bert_jax.training.run_identity import check_identity, read_identity, write_identity
 from bert_jax.training.run_lock import lock_run
 from bert_jax.training.saved_models import holds_checkpoint, open_model
-from launch.dry_run import check_directory
 from launch.mesh_flags import make_mesh_from_flags
 from launch.run_folder import NO_MODEL, make_directory, noted_source, workdir_of
 from launch.sweep_grid import GRID, Load, SweepRun, read_grid, read_seeds, runs_of
@@ -168,8 +167,6 @@ def _check_folder(
     values: flags.FlagValues, workdir: pathlib.Path, saved: Mapping[str, Any] | None, identity: Mapping[str, Any]
 ) -> None:
     """Raises a UserError unless the folder is new or holds this very sweep; the grid and the seeds may have grown."""
-    if values.dry_run:
-        check_directory("workdir", workdir)
     if saved is None:
         if read_identity(workdir):
             raise UserError(f"--workdir={workdir} holds a single run: give --sweep and --seeds another folder")

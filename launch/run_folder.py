@@ -60,6 +60,9 @@ def workdir_of(values: flags.FlagValues) -> pathlib.Path:
             " gcsfuse) and give its path"
         )
     parse_mesh_flags(values)
+    for flag in ("workdir", "compilation_cache_dir"):
+        if values[flag].value:
+            check_directory(flag, pathlib.Path(values[flag].value))
     return pathlib.Path(values.workdir)
 
 
@@ -105,9 +108,7 @@ def open_folder(
         )
     elif saved:
         print(f"the run in {workdir} has no checkpoint yet: it begins again{_changes(saved, folder.identity)}")
-    if values.dry_run:
-        check_directory("workdir", workdir)
-    else:
+    if not values.dry_run:
         make_directory("workdir", workdir)
     if values.compilation_cache_dir:
         make_directory("compilation_cache_dir", pathlib.Path(values.compilation_cache_dir))
@@ -194,8 +195,8 @@ def _source_of_weights(
     saved = begun.get("init_from")
     if source is not None and not _is_same_source(saved, source):
         raise UserError(
-            f"--init_from={given} is for new runs, and {workdir} holds one that began with {saved or 'random weights'}:"
-            " leave it out, or use another --workdir"
+            f"--init_from is for new runs, and {workdir} holds one that began with {saved or 'random weights'}, not"
+            f" {given}: leave it out, or use another --workdir"
         )
     if source not in (None, saved):
         print(f"--init_from={given} is not read: the run in {workdir} goes on from its own checkpoint")

@@ -88,7 +88,7 @@ def test_a_run_goes_on_without_the_model_that_it_began_with(tmp_path, capsys, fi
     _go_back(run, 1)
     assert tune(run, each_epoch, init_from=tmp_path / "other") == 2
     error = capsys.readouterr().err
-    assert "is for new runs" in error and f"one that began with {base}: leave it out" in error
+    assert "is for new runs" in error and f"one that began with {base}, not {tmp_path}/other: leave it out" in error
 
     for init_from in (tmp_path / "link", tmp_path / "a/../base", None):
         _go_back(run, 1)
