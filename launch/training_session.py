@@ -82,6 +82,7 @@ def joined_processes(values: flags.FlagValues, folder: RunFolder, operative_conf
         },
     )
     with contextlib.ExitStack() as held:
+        held.callback(folder.remove_if_empty)
         if is_main() and not values.dry_run:
             held.enter_context(lock_run(folder.path))
         if values.compilation_cache_dir:
@@ -263,7 +264,7 @@ def train_session(
     # ---- The programs: every shape is compiled before the first step.
     phases = compile_phases()
     for phase in phases:
-        check_step(phase.step, mesh.local_devices, _SMALLER_STEP)
+        check_step(phase.step, abstract_state, _SMALLER_STEP)
 
     # ---- The loop.
     group = process_group()

@@ -45,17 +45,12 @@ def check_memory(needs: Sequence[Need]) -> None:
     It says how many bytes are asked for and how many are there, and the remedy for the largest. That arrays fit does
     not mean that a program which works on them does.
     """
-    import jax
-
     from bert_jax.parallel.sharding import bytes_per_device
 
-    leaves = [leaf for need in needs for leaf in jax.tree.leaves(need.arrays)]
-    shardings = [leaf.sharding for leaf in leaves if getattr(leaf, "sharding", None) is not None]
-    devices = max((sharding.addressable_devices for sharding in shardings), key=len, default={jax.devices()[0]})
     sizes = [bytes_per_device(need.arrays) for need in needs]
     parts = ", ".join(f"{need.name} {size_text(size)}" for need, size in zip(needs, sizes, strict=True) if size)
     largest = max(zip(sizes, needs, strict=True), key=lambda pair: pair[0])[1]
-    check_bytes(sum(sizes), devices, parts, largest.remedy)
+    check_bytes(sum(sizes), _devices_of([need.arrays for need in needs]), parts, largest.remedy)
 
 
 def check_bytes(needed: int, devices: Iterable[Any], parts: str, remedy: str) -> None:
@@ -80,12 +75,12 @@ def check_bytes(needed: int, devices: Iterable[Any], parts: str, remedy: str) ->
     )
 
 
-def check_step(step: Any, devices: Iterable[Any], remedy: str) -> None:
+def check_step(step: Any, arrays: Any, remedy: str) -> None:
     """Raises a UserError unless there is memory for a compiled step, as its compiler has planned it.
 
     Args:
         step: has `memory_analysis`, as a compiled program does.
-        devices: of this process.
+        arrays: a tree of arrays or shapes that it works on; they say on which devices.
         remedy: what to type if it is too large.
     """
     analysis = step.memory_analysis()
@@ -94,7 +89,16 @@ def check_step(step: Any, devices: Iterable[Any], remedy: str) -> None:
     # The state that comes in is donated: its memory is the outgoing one's.
     held = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     within = analysis.temp_size_in_bytes
-    check_bytes(held + within, devices, f"state and batch {size_text(held)}, within a step {size_text(within)}", remedy)
+    parts = f"what it works on {size_text(held)}, within a step {size_text(within)}"
+    check_bytes(held + within, _devices_of(arrays), parts, remedy)
+
+
+def _devices_of(arrays: Any) -> Iterable[Any]:
+    """Returns the devices of this process that arrays or shapes lie on; one where they do not say."""
+    import jax
+
+    shardings = [leaf.sharding for leaf in jax.tree.leaves(arrays) if getattr(leaf, "sharding", None) is not None]
+    return max((sharding.addressable_devices for sharding in shardings), key=len, default=jax.local_devices()[:1])
 
 
 def memory_of(device: Any) -> int | None:

@@ -7,6 +7,7 @@ from jax.sharding import AbstractMesh
 
 from bert_jax.parallel.mesh_spec import AXES
 from launch.finetune import main as finetune
+from launch.run_folder import RunFolder
 
 _FOUR_DEVICES = AbstractMesh((4, 1, 1), AXES)
 _WRONG = {
@@ -111,6 +112,16 @@ def test_pretraining_leaves_no_folder(tmp_path, pretrain, capsys, flags, message
     assert not (tmp_path / "run").exists()
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_a_folder_that_was_made_is_taken_away_unless_it_holds_anything(tmp_path):
+    for name, is_made, is_kept in (("made", True, False), ("there", False, True), ("used", True, True)):
+        path = tmp_path / name
+        path.mkdir()
+        if name == "used":
+            (path / "run.json").touch()
+        RunFolder(path, None, {}, is_made).remove_if_empty()
+        assert path.exists() == is_kept
 
 
 def test_one_of_several_processes_asks_for_no_devices(monkeypatch, refused):
