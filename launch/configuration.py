@@ -35,7 +35,7 @@ def _configurable(name: str, cls: type) -> Callable[..., Any]:
     """Makes a dataclass known to gin, as a function of the same signature that checks the types of its values."""
     hints = typing.get_type_hints(cls)
     signature = inspect.signature(cls)
-    # What a run goes on with is recorded in it, and nothing to choose.
+    # The numerics that a run goes on with are recorded in it, and nothing to choose.
     parameters = [one for one in signature.parameters.values() if hints[one.name] is not Numerics]
     required = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
 

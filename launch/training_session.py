@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from bert_jax.training.task import Task
 
 CURVES_FILE = "curves.png"
-# What to do if something does not fit into memory.
+# The remedies if something does not fit into memory.
 _SMALLER_STATE = "use a smaller model, or cut it over more devices (--mesh=fsdp:-1)"
 _SMALLER_BATCH = "lower the batch size, or spread it over more devices"
 _SMALLER_STEP = (

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from bert_jax.errors import UserError
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-# What XLA says where a device, or the host, has no more memory.
+# XLA says so where a device, or the host, has no more memory.
 _EXHAUSTED = "RESOURCE_EXHAUSTED"
 _MEMINFO = pathlib.Path("/proc/meminfo")
 # The limit of a container: version 2 of control groups, and version 1.
@@ -23,6 +23,10 @@ _CGROUP_LIMITS = (
     pathlib.Path("/sys/fs/cgroup/memory.max"),
     pathlib.Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
+
+
+class MemoryShortage(UserError):
+    """Something was asked for that does not fit into memory."""
 
 
 class Need(NamedTuple):
@@ -40,7 +44,7 @@ class Need(NamedTuple):
 
 
 def check_memory(needs: Sequence[Need]) -> None:
-    """Raises a UserError unless there is memory for all of these arrays together.
+    """Raises a MemoryShortage unless there is memory for all of these arrays together.
 
     It says how many bytes are asked for and how many are there, and the remedy for the largest. That arrays fit does
     not mean that a program which works on them does.
@@ -54,7 +58,7 @@ def check_memory(needs: Sequence[Need]) -> None:
 
 
 def check_bytes(needed: int, devices: Iterable[Any], parts: str, remedy: str) -> None:
-    """Raises a UserError unless each of this process's devices has so much memory.
+    """Raises a MemoryShortage unless each of this process's devices has so much memory.
 
     Args:
         needed: bytes on each device.
@@ -69,14 +73,14 @@ def check_bytes(needed: int, devices: Iterable[Any], parts: str, remedy: str) ->
         return
     copies = f" on each of {len(on_hosts)} devices" if len(on_hosts) > 1 else ""
     where = "of the machine" if on_hosts else "of a device"
-    raise UserError(
+    raise MemoryShortage(
         f"not enough memory: {size_text(needed)} are needed{copies} ({parts}), and the memory {where} has"
         f" {size_text(there)}: {remedy}"
     )
 
 
 def check_step(step: Any, arrays: Any, remedy: str) -> None:
-    """Raises a UserError unless there is memory for a compiled step, as its compiler has planned it.
+    """Raises a MemoryShortage unless there is memory for a compiled step, as its compiler has planned it.
 
     Args:
         step: has `memory_analysis`, as a compiled program does.

@@ -17,7 +17,7 @@ from bert_jax.training.task import Task
 # twice as long. A step of pre-training ran a few percent slower, and is compiled once.
 _QUICK_ON_CPUS = {"xla_backend_optimization_level": 1}
 
-# What to do if an evaluation does not fit into memory.
+# The remedy if an evaluation does not fit into memory.
 _SMALLER = "lower the batch size"
 
 StepFunction = Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]

@@ -1,4 +1,4 @@
-"""What does not fit into memory is said in bytes before it is made, and what ran out of memory in one line."""
+"""Arrays that do not fit into memory are refused in bytes before they are made; running out of it is one line."""
 
 import errno
 import subprocess
