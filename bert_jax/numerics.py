@@ -1,4 +1,4 @@
-"""How a run computes its numbers and keeps its state, as a version: a run goes on with the one that it was begun with.
+"""Versions of the arithmetic and of the state of runs: each goes on with the one that it was begun with.
 
 A change to the bits of a run, or to the shape of its state, gets a number here and a property that says what differs.
 The number is recorded in a run's identity, and so in each of its checkpoints. Runs of before there were such numbers
@@ -11,14 +11,14 @@ from typing import Any
 
 from bert_jax.errors import UserError
 
-# Its name in a run's identity.
+# The version's name in a run's identity.
 NUMERICS = "numerics"
 LATEST = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Numerics:
-    """What is computed and kept in which way.
+    """The arithmetic of a run, and the kind of its state.
 
     Attributes:
         version: 0, as it was first; 1, with logits in float32 whatever the dtype, and without optimizer state for what

@@ -18,6 +18,7 @@ from bert_jax.config import BertConfig
 from bert_jax.data.masking_recipe import Masking
 from bert_jax.errors import UserError
 from bert_jax.models.execution import Execution
+from bert_jax.numerics import Numerics
 from bert_jax.tasks.finetuning_recipe import FineTune
 from bert_jax.tasks.pretraining_recipe import Phase, Pretrain
 from bert_jax.training.recipe import Optimizer, Schedule
@@ -33,11 +34,10 @@ gin.config._FILE_READERS[:] = [(open, os.path.isfile)]
 def _configurable(name: str, cls: type) -> Callable[..., Any]:
     """Makes a dataclass known to gin, as a function of the same signature that checks the types of its values."""
     hints = typing.get_type_hints(cls)
-    required = [
-        parameter.name
-        for parameter in inspect.signature(cls).parameters.values()
-        if parameter.default is parameter.empty
-    ]
+    signature = inspect.signature(cls)
+    # The numerics that a run goes on with are recorded in it, and nothing to choose.
+    parameters = [one for one in signature.parameters.values() if hints[one.name] is not Numerics]
+    required = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
 
     def make(**values: Any) -> Any:
         place = "/".join([*gin.current_scope(), name])
@@ -48,7 +48,7 @@ def _configurable(name: str, cls: type) -> Callable[..., Any]:
             _check_type(f"{place}.{parameter}", value, hints[parameter])
         return cls(**values)
 
-    make.__signature__ = inspect.signature(cls)
+    make.__signature__ = signature.replace(parameters=parameters)
     return gin.external_configurable(make, name=name, module="bert_jax")
 
 

@@ -1,4 +1,4 @@
-"""What can be wrong with a fine-tuning run beside its files, found out before these are read."""
+"""Mistakes in a fine-tuning run beside its files, found before these are read."""
 
 from collections.abc import Mapping
 

@@ -213,7 +213,7 @@ def encode_examples(
 
 
 class StartingModel(NamedTuple):
-    """What a run begins with, but for the weights.
+    """Everything that a run begins with, but for the weights.
 
     Attributes:
         config: the architecture.

@@ -25,6 +25,7 @@ from bert_jax.durable_files import write_file
 from bert_jax.errors import TrainingError, UserError
 from bert_jax.numerics import Numerics
 from bert_jax.parallel.cluster import find_cluster
+from bert_jax.parallel.memory import MemoryShortage, describe_shortage
 from bert_jax.tasks.finetuning_recipe import FineTune
 from bert_jax.tasks.sweep_figure import draw_sweep
 from bert_jax.tasks.sweep_results import RunResult, SweepResults
@@ -262,7 +263,7 @@ def _train_all(
             outcome = _train(values, workdir, run, materials, fine_tune)
         except Exception as error:
             # A setting that diverges, or whose batches need too much memory, says nothing against the others.
-            if not (isinstance(error, TrainingError) or "RESOURCE_EXHAUSTED" in str(error)):
+            if not (isinstance(error, TrainingError | MemoryShortage) or describe_shortage(error)):
                 raise
             results[run.name] = _failed(run, error)
         else:

@@ -3,6 +3,7 @@
 A folder that holds something else is never written to.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -33,11 +34,20 @@ class RunFolder:
         path: the folder.
         saved: what the run in it is; None if it is new, or has no checkpoint yet.
         identity: what the run is that was asked for.
+        is_made: whether the folder was made for it just now.
     """
 
     path: pathlib.Path
     saved: Mapping[str, Any] | None
     identity: Mapping[str, Any]
+    is_made: bool = False
+
+    def remove_if_empty(self) -> None:
+        """Leaves no folder behind that was made for a run which then could not begin."""
+        if self.is_made:
+            # One that holds anything is kept.
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
 
     @property
     def init_from(self) -> str | None:
@@ -109,6 +119,7 @@ def open_folder(
     elif saved:
         print(f"the run in {workdir} has no checkpoint yet: it begins again{_changes(saved, folder.identity)}")
     if not values.dry_run:
+        folder = dataclasses.replace(folder, is_made=not workdir.exists())
         make_directory("workdir", workdir)
     if values.compilation_cache_dir:
         make_directory("compilation_cache_dir", pathlib.Path(values.compilation_cache_dir))

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bert_jax.training.task import Task
 
 CURVES_FILE = "curves.png"
-# What to do if something does not fit into memory.
+# The remedies if something does not fit into memory.
 _SMALLER_STATE = "use a smaller model, or cut it over more devices (--mesh=fsdp:-1)"
 _SMALLER_BATCH = "lower the batch size, or spread it over more devices"
 _SMALLER_STEP = (
@@ -85,6 +85,7 @@ def joined_processes(values: flags.FlagValues, folder: RunFolder, operative_conf
     if not values.dry_run:
         agree_on_folder("--workdir", folder.path)
     with ending_with_the_others(), contextlib.ExitStack() as held:
+        held.callback(folder.remove_if_empty)
         if is_main() and not values.dry_run:
             held.enter_context(lock_run(folder.path))
         if values.compilation_cache_dir:
@@ -266,7 +267,7 @@ def train_session(
     # ---- The programs: every shape is compiled before the first step.
     phases = compile_phases()
     for phase in phases:
-        check_step(phase.step, mesh.local_devices, _SMALLER_STEP)
+        check_step(phase.step, abstract_state, _SMALLER_STEP)
 
     # ---- The loop.
     group = process_group()

@@ -117,7 +117,7 @@ def _checked(ids: jax.Array, number: int, name: str, table: str) -> jax.Array:
     Raises:
         UserError: there is no such id, where they are known.
     """
-    # What is traced has no values yet, and an array that lies on other processes too cannot be looked at from here.
+    # A traced array has no values yet, and one that lies on other processes too cannot be looked at from here.
     if not isinstance(ids, jax.core.Tracer) and getattr(ids, "is_fully_addressable", True) and np.size(ids):
         smallest, largest = int(np.min(ids)), int(np.max(ids))
         if smallest < 0 or largest >= number:

@@ -43,8 +43,6 @@ class Execution:
             raise UserError(f"Execution.unroll must be a positive whole number, not {self.unroll!r}")
         if not isinstance(self.frozen_layers, int) or self.frozen_layers < 0:
             raise UserError(f"Execution.frozen_layers must be a whole number, at least 0, not {self.frozen_layers!r}")
-        if not isinstance(self.numerics, Numerics):
-            raise UserError(f"Execution.numerics follows from the run: leave it out, instead of {self.numerics!r}")
 
     @property
     def jax_dtype(self) -> Any:

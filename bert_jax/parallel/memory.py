@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from bert_jax.errors import UserError
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-# What XLA says where a device, or the host, has no more memory.
+# XLA says so where a device, or the host, has no more memory.
 _EXHAUSTED = "RESOURCE_EXHAUSTED"
 _MEMINFO = pathlib.Path("/proc/meminfo")
 # The limit of a container: version 2 of control groups, and version 1.
@@ -23,6 +23,10 @@ _CGROUP_LIMITS = (
     pathlib.Path("/sys/fs/cgroup/memory.max"),
     pathlib.Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
+
+
+class MemoryShortage(UserError):
+    """Something was asked for that does not fit into memory."""
 
 
 class Need(NamedTuple):
@@ -40,26 +44,21 @@ class Need(NamedTuple):
 
 
 def check_memory(needs: Sequence[Need]) -> None:
-    """Raises a UserError unless there is memory for all of these arrays together.
+    """Raises a MemoryShortage unless there is memory for all of these arrays together.
 
     It says how many bytes are asked for and how many are there, and the remedy for the largest. That arrays fit does
     not mean that a program which works on them does.
     """
-    import jax
-
     from bert_jax.parallel.sharding import bytes_per_device
 
-    leaves = [leaf for need in needs for leaf in jax.tree.leaves(need.arrays)]
-    shardings = [leaf.sharding for leaf in leaves if getattr(leaf, "sharding", None) is not None]
-    devices = max((sharding.addressable_devices for sharding in shardings), key=len, default={jax.devices()[0]})
     sizes = [bytes_per_device(need.arrays) for need in needs]
     parts = ", ".join(f"{need.name} {size_text(size)}" for need, size in zip(needs, sizes, strict=True) if size)
     largest = max(zip(sizes, needs, strict=True), key=lambda pair: pair[0])[1]
-    check_bytes(sum(sizes), devices, parts, largest.remedy)
+    check_bytes(sum(sizes), _devices_of([need.arrays for need in needs]), parts, largest.remedy)
 
 
 def check_bytes(needed: int, devices: Iterable[Any], parts: str, remedy: str) -> None:
-    """Raises a UserError unless each of this process's devices has so much memory.
+    """Raises a MemoryShortage unless each of this process's devices has so much memory.
 
     Args:
         needed: bytes on each device.
@@ -74,18 +73,18 @@ def check_bytes(needed: int, devices: Iterable[Any], parts: str, remedy: str) ->
         return
     copies = f" on each of {len(on_hosts)} devices" if len(on_hosts) > 1 else ""
     where = "of the machine" if on_hosts else "of a device"
-    raise UserError(
+    raise MemoryShortage(
         f"not enough memory: {size_text(needed)} are needed{copies} ({parts}), and the memory {where} has"
         f" {size_text(there)}: {remedy}"
     )
 
 
-def check_step(step: Any, devices: Iterable[Any], remedy: str) -> None:
-    """Raises a UserError unless there is memory for a compiled step, as its compiler has planned it.
+def check_step(step: Any, arrays: Any, remedy: str) -> None:
+    """Raises a MemoryShortage unless there is memory for a compiled step, as its compiler has planned it.
 
     Args:
         step: has `memory_analysis`, as a compiled program does.
-        devices: of this process.
+        arrays: a tree of arrays or shapes that it works on; they say on which devices.
         remedy: what to type if it is too large.
     """
     analysis = step.memory_analysis()
@@ -94,7 +93,16 @@ def check_step(step: Any, devices: Iterable[Any], remedy: str) -> None:
     # The state that comes in is donated: its memory is the outgoing one's.
     held = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     within = analysis.temp_size_in_bytes
-    check_bytes(held + within, devices, f"state and batch {size_text(held)}, within a step {size_text(within)}", remedy)
+    parts = f"what it works on {size_text(held)}, within a step {size_text(within)}"
+    check_bytes(held + within, _devices_of(arrays), parts, remedy)
+
+
+def _devices_of(arrays: Any) -> Iterable[Any]:
+    """Returns the devices of this process that arrays or shapes lie on; one where they do not say."""
+    import jax
+
+    shardings = [leaf.sharding for leaf in jax.tree.leaves(arrays) if getattr(leaf, "sharding", None) is not None]
+    return max((sharding.addressable_devices for sharding in shardings), key=len, default=jax.local_devices()[:1])
 
 
 def memory_of(device: Any) -> int | None:

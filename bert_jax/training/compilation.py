@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bert_jax.parallel.memory import check_step
 from bert_jax.parallel.sharding import activations_like
 from bert_jax.training.late_results import fetch_late
 from bert_jax.training.task import Task
@@ -15,6 +16,9 @@ from bert_jax.training.task import Task
 # step of fine-tuning ran as fast, and was compiled in three quarters of the time; without any optimization it took
 # twice as long. A step of pre-training ran a few percent slower, and is compiled once.
 _QUICK_ON_CPUS = {"xla_backend_optimization_level": 1}
+
+# The remedy if an evaluation does not fit into memory.
+_SMALLER = "lower the batch size"
 
 StepFunction = Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]
 
@@ -59,10 +63,11 @@ class CompiledEvaluation:
     """Sums a task's statistics over batches, with one compiled step."""
 
     def __init__(self, task: Task, eval_step: Callable[[Any, Any], Any], abstract_params: Any, abstract_batch: Any):
-        """Compiles the step for these shapes."""
+        """Compiles the step for these shapes; a UserError if there is no memory for it."""
         self._task = task
         with activations_like(abstract_batch):
             self._step = jax.jit(eval_step).lower(abstract_params, abstract_batch).compile()
+        check_step(self._step, abstract_params, _SMALLER)
 
     def __call__(self, params: Any, batches: Any) -> dict[str, float]:
         """Returns the task's metrics over all batches; sums are taken in float64."""
@@ -83,6 +88,9 @@ def compile_outputs(
         abstract_params: shapes and shardings.
         abstract_batch: shapes and shardings.
         with_statistics: whether the batch has targets; otherwise there are no statistics.
+
+    Raises:
+        UserError: there is no memory for it.
     """
 
     def evaluate(params: Any, batch: Any) -> tuple[Any, Any]:
@@ -91,4 +99,6 @@ def compile_outputs(
         return statistics, objective.outputs(params, batch)
 
     with activations_like(abstract_batch):
-        return compile_quickly(jax.jit(evaluate).lower(abstract_params, abstract_batch), abstract_params)
+        compiled = compile_quickly(jax.jit(evaluate).lower(abstract_params, abstract_batch), abstract_params)
+    check_step(compiled, abstract_params, _SMALLER)
+    return compiled

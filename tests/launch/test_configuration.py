@@ -109,6 +109,7 @@ def test_a_missing_file():
     ("binding", "what"),
     [
         ("pretrain.stepz = 3", "--gin_param=pretrain.stepz = 3: "),
+        ("Execution.numerics = 0", "doesn't have a parameter named 'numerics'"),
         ("nowhere.steps = 3", "unknown name 'nowhere'"),
         ("pretrain.seed =", "cannot parse"),
         ("pretrain.seed", "cannot parse"),

@@ -7,6 +7,7 @@ from jax.sharding import AbstractMesh
 
 from bert_jax.parallel.mesh_spec import AXES
 from launch.finetune import main as finetune
+from launch.run_folder import RunFolder
 
 _FOUR_DEVICES = AbstractMesh((4, 1, 1), AXES)
 _WRONG = {
@@ -76,7 +77,7 @@ def test_a_sweep(refused, wrong):
 
 
 def test_names_of_all_tasks_and_heads_are_known(tmp_path, refused, tasks_file, monkeypatch):
-    """What is there goes on to the data."""
+    """Patterns that fit lead on to the data."""
     kept = ("tasks/a/classifier/*", "tasks/b/classifier/*", "bert/pooler/*", "bert/embeddings/*")
     with pytest.raises(pytest.fail.Exception, match="the data are read"):
         refused(f"--tasks={tasks_file}", f"--gin_param=finetune.frozen={list(kept)}")
@@ -113,8 +114,18 @@ def test_pretraining_leaves_no_folder(tmp_path, pretrain, capsys, flags, message
     assert message in line
 
 
+def test_a_folder_that_was_made_is_taken_away_unless_it_holds_anything(tmp_path):
+    for name, is_made, is_kept in (("made", True, False), ("there", False, True), ("used", True, True)):
+        path = tmp_path / name
+        path.mkdir()
+        if name == "used":
+            (path / "run.json").touch()
+        RunFolder(path, None, {}, is_made).remove_if_empty()
+        assert path.exists() == is_kept
+
+
 def test_one_of_several_processes_asks_for_no_devices(monkeypatch, refused):
-    """It must meet the others first; heads need no devices."""
+    """A process must meet the others first; heads need no devices."""
 
     def devices(values):
         pytest.fail("devices were asked for")

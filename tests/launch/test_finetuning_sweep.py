@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from absl import flags
 
+from bert_jax.parallel.memory import MemoryShortage
 from bert_jax.tasks.finetuning_recipe import FineTune
 from bert_jax.training import metric_writers
 from bert_jax.training.best import BestBy
@@ -213,6 +214,13 @@ def test_a_setting_that_fails_is_noted_and_the_others_go_on(tmp_path, finetune, 
     assert results["settings"][1]["mean"] is None and results["settings"][0]["standard_deviation"] is None
 
 
+_SHORTAGES = (
+    RuntimeError("RESOURCE_EXHAUSTED: out of memory"),
+    MemoryError("cannot allocate"),
+    MemoryShortage("not enough memory"),
+)
+
+
 @pytest.mark.parametrize(("few_shot", "prepared"), [(None, [0]), (4, [0, 1])])
 def test_examples_drawn_by_the_seed_are_read_for_each_and_no_memory_is_no_end(tmp_path, few_shot, prepared):
     seeds, trained = [], []
@@ -230,7 +238,7 @@ def test_examples_drawn_by_the_seed_are_read_for_each_and_no_memory_is_no_end(tm
 
     def fine_tune(values, recipe, operative_config, material, goodput):
         trained.append((pathlib.Path(values.workdir).name, material.training_examples))
-        raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        raise _SHORTAGES[len(trained) % len(_SHORTAGES)]
 
     values = flags.FlagValues()
     define_flags(values)
@@ -242,7 +250,7 @@ def test_examples_drawn_by_the_seed_are_read_for_each_and_no_memory_is_no_end(tm
         assert seeds == prepared and len({name for name, _ in trained}) == len(trained) == 4
         assert {(name[-1], material) for name, material in trained} == {("0", 0), ("1", prepared[-1])}
         results = json.loads((tmp_path / "results.json").read_text())
-        assert [run["failure"] for run in results["runs"]] == ["RESOURCE_EXHAUSTED: out of memory"] * 4
+        assert [run["failure"] for run in results["runs"]] == [str(_SHORTAGES[at % 3]) for at in (1, 2, 3, 4)]
         seeds.clear()
         trained.clear()
 

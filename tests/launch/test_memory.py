@@ -49,7 +49,8 @@ def tuned(tmp_path_factory, table, repository_root, finetuning):
     ],
 )
 def test_pretraining(tmp_path, pretrain, refused, binding, part):
-    assert part in refused(pretrain(tmp_path, binding))
+    assert part in refused(pretrain(tmp_path / "run", binding))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_dry_run(tmp_path, pretrain, refused):
@@ -62,9 +63,11 @@ def test_a_step_whose_arithmetic_does_not_fit(tmp_path, pretrain, refused, monke
     assert "within a step" in refused(pretrain(tmp_path))
 
 
-def test_evaluation_of_rows(finished_run, small_data, refused):
-    arguments = [f"--model={finished_run}", f"--data_dir={small_data.rows_32}", f"--batch_size={_HUGE}"]
-    assert "lower --batch_size" in refused(evaluate(["evaluate", *arguments]))
+def test_evaluation_of_rows(finished_run, small_data, refused, monkeypatch):
+    arguments = [f"--model={finished_run}", f"--data_dir={small_data.rows_32}"]
+    assert "lower --batch_size" in refused(evaluate(["evaluate", *arguments, f"--batch_size={_HUGE}"]))
+    monkeypatch.setattr(memory, "host_memory", lambda: 150_000)
+    assert "within a step" in refused(evaluate(["evaluate", *arguments]))
 
 
 def test_fine_tuning(tmp_path, table, repository_root, refused):

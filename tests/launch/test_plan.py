@@ -4,12 +4,15 @@ import dataclasses
 import importlib.util
 import json
 import re
+import types
 
+import jax
 import pytest
 
-from bert_jax.config import BertConfig
+from bert_jax.config import BertConfig, preset
 from bert_jax.errors import UserError
 from bert_jax.models.execution import Execution
+from bert_jax.parallel.chips import CHIPS
 from bert_jax.parallel.hlo_collectives import Collective
 from bert_jax.parallel.mesh_spec import MeshSpec
 from bert_jax.parallel.roofline import Roofline
@@ -17,7 +20,7 @@ from bert_jax.parallel.topology import parse_topology
 from bert_jax.tasks.pretraining_recipe import Phase, Pretrain
 from launch import plan
 from launch.plan_table import format_plan, plan_values
-from launch.planned_step import Case, Compiled, OutOfMemory, read_shortage
+from launch.planned_step import Case, Compiled, OutOfMemory, compile_here, read_shortage
 
 _LARGE = "gin_configs/pretrain/bert_large.gin"
 _HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
@@ -228,3 +231,21 @@ def test_a_case_survives_the_way_to_the_compiler():
     case = make_case()
     assert pickle.loads(pickle.dumps(case)) == case
     assert dataclasses.replace(case, mesh=MeshSpec(fsdp=16)) != case
+
+
+@pytest.mark.parametrize(
+    ("changed", "rows"), [({"hidden_size": 4_000_000}, 8), ({"max_position_embeddings": 10**12}, 8), ({}, 10**12)]
+)
+def test_what_no_compiler_can_make_smaller_is_not_compiled(monkeypatch, changed, rows):
+    """State or batch alone are larger than the memory of a device."""
+    monkeypatch.setattr("bert_jax.training.compilation.compile_train_step", lambda *_: pytest.fail("compiled"))
+    recipe = Pretrain(preset("tiny", **changed), steps=1, batch_size=8)
+    topology = types.SimpleNamespace(chip=CHIPS["v5e"], make_devices=lambda: jax.devices()[:1], sizes=(1, 1))
+    case = Case(recipe, Phase(128, rows, 1), topology, MeshSpec(1, 1, 1))
+    if changed:
+        assert isinstance(compile_here(case), OutOfMemory)
+    else:
+        with pytest.raises(
+            UserError, match=r"a batch of 1,000,000,000,000 rows .* PiB of the 16.0 GiB .*--rows_per_step"
+        ):
+            compile_here(case)

@@ -12,7 +12,7 @@ from bert_jax.models.registry import build_layer_head, build_model
 from bert_jax.numerics import Numerics
 
 _FIRST = Numerics(0)
-# Those with a head other than that for masked words.
+# Models with a head other than that for masked words, and their labels.
 _CLASSES = {
     "BertForPreTraining": None,
     "BertForSequenceClassification": 5,

@@ -1,4 +1,4 @@
-"""What a model cannot make sense of is said; a compiled program, which cannot say anything, answers NaN."""
+"""Models refuse input that they cannot make sense of; a compiled program, which cannot refuse, answers NaN."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What does not fit into memory is said in bytes before it is made, and what ran out of memory in one line."""
+"""Arrays that do not fit into memory are refused in bytes before they are made; running out of it is one line."""
 
 import errno
 import subprocess
@@ -83,10 +83,10 @@ def test_a_step_needs_what_its_compiler_has_planned(machine):
     )
     step = types.SimpleNamespace(memory_analysis=lambda: analysis)
     machine(100)
-    check_step(step, devices(1), "y")
+    check_step(step, _FLOATS, "y")
     machine(99)
-    with pytest.raises(UserError, match=r"100 bytes .*\(state and batch 60 bytes, within a step 40 bytes\)"):
-        check_step(step, devices(1), "y")
+    with pytest.raises(UserError, match=r"100 bytes .*\(what it works on 60 bytes, within a step 40 bytes\)"):
+        check_step(step, _FLOATS, "y")
 
 
 def test_this_machine_has_memory_and_a_limit_of_the_process_counts(monkeypatch):
