@@ -76,9 +76,12 @@ class BertConfig:
         ):
             value = getattr(self, name)
             if not _is_count(value):
-                raise UserError(f"BertConfig.{name} must be a positive whole number, not {value!r}")
+                raise UserError(f"BertConfig.{name} must be a positive whole number{_below(value)}, not {value!r:.60}")
         if self.vocab_size is not None and not _is_count(self.vocab_size):
-            raise UserError(f"BertConfig.vocab_size must be a positive whole number or None, not {self.vocab_size!r}")
+            value = self.vocab_size
+            raise UserError(
+                f"BertConfig.vocab_size must be a positive whole number{_below(value)} or None, not {value!r:.60}"
+            )
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"BertConfig.num_attention_heads ({self.num_attention_heads}) must divide"
@@ -91,15 +94,17 @@ class BertConfig:
             ("pooling", POOLINGS),
         ):
             if getattr(self, name) not in choices:
-                raise UserError(f"BertConfig.{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+                raise UserError(
+                    f"BertConfig.{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r:.60}"
+                )
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value < 1:
-                raise UserError(f"BertConfig.{name} must be a number, at least 0 and below 1, not {value!r}")
+                raise UserError(f"BertConfig.{name} must be a number, at least 0 and below 1, not {value!r:.60}")
         for name in ("initializer_range", "layer_norm_eps"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < 1:
-                raise UserError(f"BertConfig.{name} must be a number between 0 and 1, not {value!r}")
+                raise UserError(f"BertConfig.{name} must be a number between 0 and 1, not {value!r:.60}")
         self._check_encoder_output()
 
     def _check_encoder_output(self) -> None:
@@ -108,7 +113,7 @@ class BertConfig:
         if output not in ("last", "mixture") and not is_layer:
             raise UserError(
                 f"BertConfig.encoder_output must be last, mixture, or a layer from {-layers - 1} to {layers}"
-                f" (0 is the embeddings' output), not {output!r}"
+                f" (0 is the embeddings' output), not {output!r:.60}"
             )
         if self.pooling == "last_four" and self.num_computed_layers < LAST_FOUR:
             raise UserError(
@@ -143,12 +148,17 @@ class BertConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(fields) - known)
         if unknown:
-            raise UserError(f"unknown field of the architecture: {', '.join(unknown)}")
+            raise UserError(f"unknown field of the architecture: {', '.join(unknown):.200}")
         return cls(**fields)
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**31
+
+
+def _below(value: Any) -> str:
+    """Names the upper bound, which only a number above it has to do with; shapes and ids have 32 bits."""
+    return " below 2^31" if isinstance(value, int) and value >= 2**31 else ""
 
 
 def _sizes(hidden_size: int, num_hidden_layers: int) -> dict[str, int]:

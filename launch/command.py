@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from absl import flags, logging
 
 from bert_jax.errors import TrainingError, UserError
+from bert_jax.parallel.memory import describe_shortage
 from bert_jax.parallel.processes import end_process, process_group
 
 FAILED = 1
@@ -62,6 +63,8 @@ def run(
     except TrainingError as error:
         return _fail(error, FAILED)
     except OSError as error:
+        if line := describe_shortage(error):
+            return _fail(TrainingError(line), FAILED)
         if error.errno not in _REFUSED:
             _end_with_traceback(error)
             raise
@@ -71,6 +74,8 @@ def run(
         end_process(INTERRUPTED, "interrupted")
         return INTERRUPTED
     except Exception as error:
+        if line := describe_shortage(error):
+            return _fail(TrainingError(line), FAILED)
         _end_with_traceback(error)
         raise
 

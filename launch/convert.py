@@ -14,14 +14,15 @@ from absl import flags
 from bert_jax.durable_files import check_can_write, publish, unfinished_folder
 from bert_jax.errors import UserError
 from bert_jax.interop import huggingface
-from bert_jax.interop.pretrained import Pretrained, open_pretrained
+from bert_jax.interop.pretrained import Pretrained
 from bert_jax.interop.task_heads import choose_task
 from bert_jax.models.registry import CLASSIFICATION_CLASSES, build_model
 from bert_jax.tasks.finetuning_tasks import task_from_json
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.training.saved_models import leaves_by_path
+from bert_jax.training.saved_models import LATEST, leaves_by_path
 from launch.command import run
 from launch.finetuned_model import define_task_name_flag
+from launch.model_choice import define_checkpoint_flag, open_chosen
 
 FORMATS = ("bert_jax", "huggingface")
 
@@ -34,7 +35,7 @@ def define_flags(values: flags.FlagValues) -> None:
         " of Google's code."
     )
     flags.DEFINE_string("from", None, source, **here)
-    flags.DEFINE_string("checkpoint", "latest", "Of a run's folder: latest, best, or a step.", **here)
+    define_checkpoint_flag(values)
     define_task_name_flag(values)
     flags.DEFINE_string("to", None, "Folder to write; must not exist, or be empty.", **here)
     flags.DEFINE_enum("format", None, FORMATS, "Format to write.", **here)
@@ -54,7 +55,7 @@ def execute(values: flags.FlagValues) -> int:
     if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
         raise UserError(f"--to={target} exists and is not an empty folder: nothing is overwritten; choose another")
     check_can_write(target)
-    model, run = choose_task(open_pretrained(source, values.checkpoint), values.task_name)
+    model, run = choose_task(open_chosen(source, values.checkpoint or LATEST, "from"), values.task_name)
     task = _task(run)
     if values.format == "huggingface":
         huggingface.check_writable(model.config)
@@ -65,7 +66,7 @@ def execute(values: flags.FlagValues) -> int:
 
     parameters, left_out = _load(model)
     number = count_parameters(parameters, model.config.vocab_size)
-    print(f"read {model.path} ({model.kind}): {model.model_class}, {number:,} parameters")
+    print(f"read {model.describe()}, {number:,} parameters")
     print("\n".join(model.report.lines()))
     if left_out:
         print(f"left out, as a {model.model_class} has no such parts: {', '.join(left_out)}")

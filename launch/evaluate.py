@@ -9,18 +9,25 @@ Example: python -m launch.evaluate --model=runs/tiny --data_dir=rows_128
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from absl import flags
 
+from bert_jax.data.masking_recipe import Masking
 from bert_jax.data.rows import TRAIN, VALIDATION, open_rows
 from bert_jax.errors import UserError
+from bert_jax.interop.pretrained import Pretrained
 from bert_jax.models.execution import DTYPES, Execution
+from bert_jax.numerics import Numerics
+from bert_jax.tasks.pretraining_recipe import masking_of_run
+from bert_jax.training.saved_models import LATEST, read_run
 from launch.command import run
 from launch.finetuned_model import define_task_name_flag
 from launch.finetuning_files import define_reading_flags
 from launch.flag_conditions import flags_of, only_where
 from launch.mesh_flags import MOST_ROWS, define_mesh_flags, make_mesh_from_flags, parse_mesh_flags
+from launch.model_choice import open_chosen
 from launch.task_evaluation import evaluate_examples
 
 
@@ -32,8 +39,9 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string(
         "checkpoint",
-        "latest",
-        "Of a run's folder: latest, best (that of a fine-tuning run by default), or a step.",
+        None,
+        "Of a run's folder: latest, best, or a step; by default the latest of a pre-trained model, and the best of a"
+        " fine-tuned one, or the latest where none was evaluated.",
         **here,
     )
     flags.DEFINE_string("data_dir", None, "Directory of rows, for a pre-trained model.", **here)
@@ -50,13 +58,15 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_integer(
         "seed",
-        0,
-        "Of the masks; 0 gives those of a run's own evaluation with seed 0.",
+        None,
+        "Of the masks, with --data_dir; by default those of the run's own evaluation.",
         lower_bound=0,
         upper_bound=2**31 - 1,
         **here,
     )
-    flags.DEFINE_enum("dtype", "float32", DTYPES, "Of the computation.", **here)
+    flags.DEFINE_enum(
+        "dtype", None, DTYPES, "Of the computation; by default float32, and with --data_dir that of the run.", **here
+    )
     define_task_name_flag(values)
     define_reading_flags(values)
     define_mesh_flags(values)
@@ -81,12 +91,10 @@ def execute(values: flags.FlagValues) -> int:
     parse_mesh_flags(values)
     if values.input:
         return evaluate_examples(values)
-    from bert_jax.interop.pretrained import open_pretrained
-
     store = open_rows(values.data_dir)
     if not store.num_rows(values.split):
         raise UserError(f"--data_dir={values.data_dir} has no {values.split} rows: prepare more text")
-    model = open_pretrained(values.model, values.checkpoint)
+    model = open_chosen(values.model, values.checkpoint or LATEST)
     if model.model_class not in ("BertForPreTraining", "BertForMaskedLM"):
         raise UserError(f"{model.path} is a {model.model_class}, without a masked-LM head: there is nothing to score")
     tokenizer = model.load_tokenizer()
@@ -100,11 +108,15 @@ def execute(values: flags.FlagValues) -> int:
             f"the rows in {values.data_dir} have {store.recipe.seq_len} tokens, and the model's longest sequence is"
             f" {model.config.max_position_embeddings}: prepare shorter ones"
         )
+    identity = _identity(model)
+    masking, seed, description = _masking(identity, values.seed)
+    dtype = values.dtype or identity.get("Execution.dtype", DTYPES[0])
+    execution = Execution(dtype=dtype, numerics=Numerics.of_run(identity or None, model.path))
 
     # From here on, imports are slow.
     import jax
 
-    from bert_jax.data.masking_recipe import Masking
+    from bert_jax.parallel.memory import Need, check_memory
     from bert_jax.parallel.mesh import abstract_batch, check_batch
     from bert_jax.parallel.mesh_spec import check_heads
     from bert_jax.parallel.sharding import param_shardings
@@ -117,20 +129,57 @@ def execute(values: flags.FlagValues) -> int:
     mesh = make_mesh_from_flags(values)
     check_heads(mesh.shape["tensor"], model.config.num_attention_heads)
     check_batch(mesh, values.batch_size, 1, "--batch_size")
-    task = PreTraining(model.config, execution=Execution(dtype=values.dtype))
+    task = PreTraining(model.config, execution=execution)
+    maker = make_batch_maker(store, tokenizer, masking, seed)
+    shapes = abstract_batch(mesh, maker.shapes(values.batch_size))
+    check_memory(
+        [
+            Need("parameters", task.model.abstract(), "use a smaller model, or a machine with more memory"),
+            Need("a batch", shapes, "lower --batch_size"),
+        ]
+    )
     parameters, missing = task.with_heads(model.load_parameters())
     parameters = jax.device_put(parameters, param_shardings(mesh, task.logical_axes(), parameters))
-    maker = make_batch_maker(store, tokenizer, Masking(), values.seed)
-    shapes = abstract_batch(mesh, maker.shapes(values.batch_size))
     compiled = CompiledEvaluation(task, make_eval_step(task), parameters, shapes)
     evaluate = evaluation_batches(maker, store, values.batch_size, values.max_rows, compiled, mesh, values.split)
     metrics = evaluate(parameters)
     if "next_sentence" in missing:
         metrics = {name: value for name, value in metrics.items() if not name.startswith("nsp_")}
-    step = "" if model.step is None else f", step {model.step}"
-    print(f"{model.path} ({model.kind}, {model.model_class}{step})")
+    print(model.describe())
+    print(description)
     print(format_evaluation(metrics))
     return 0
+
+
+def _identity(model: Pretrained) -> Mapping[str, Any]:
+    """Returns what the checkpoint says that its run is; empty for other models, and for converted ones."""
+    identity = read_run(model.path).get("identity") if model.kind == "bert_jax" else None
+    return identity if isinstance(identity, Mapping) else {}
+
+
+def _masking(identity: Mapping[str, Any], given_seed: int | None) -> tuple[Masking, int, str]:
+    """Returns the masking, the seed of the masks, and a line about them.
+
+    Args:
+        identity: of the run.
+        given_seed: by --seed; None for the run's own.
+    """
+    of_run = masking_of_run(identity)
+    masking, seed = of_run or (Masking(), 0)
+    origin = (
+        "those of the run's own evaluations" if of_run else "the default ones, since the model does not say its own"
+    )
+    if given_seed not in (None, seed):
+        origin = f"drawn anew by --seed, and those of {'the run' if of_run else 'the default'} have seed {seed}"
+        seed = given_seed
+    rest = 1 - masking.mask_share - masking.keep_share
+    units = "the tokens, by whole words," if masking.whole_word else "the tokens"
+    return (
+        masking,
+        seed,
+        f"masks: {masking.masked_lm_prob:.4g} of {units} ({masking.mask_share:.4g} [MASK], {masking.keep_share:.4g} as"
+        f" they are, {rest:.4g} other words), seed {seed}; {origin}",
+    )
 
 
 def main(argv: Sequence[str]) -> int:

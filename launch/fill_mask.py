@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from absl import flags
 
 from bert_jax.errors import UserError
-from bert_jax.interop.pretrained import open_pretrained
 from bert_jax.text.tokenizer import MASK
+from bert_jax.training.saved_models import LATEST
 from launch.command import run
 from launch.mesh_flags import define_mesh_flags, make_mesh_from_flags, parse_mesh_flags
+from launch.model_choice import define_checkpoint_flag, open_chosen
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -21,7 +22,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "model", None, "A run's or a checkpoint's folder, a Hugging Face directory or Google's files.", **here
     )
-    flags.DEFINE_string("checkpoint", "latest", "Of a run's folder: latest, best, or a step.", **here)
+    define_checkpoint_flag(values)
     flags.DEFINE_multi_string("text", [], f"A text with {MASK} in it; may repeat.", **here)
     flags.DEFINE_integer("top_k", 5, "Suggestions for each blank.", lower_bound=1, **here)
     define_mesh_flags(values)
@@ -37,10 +38,7 @@ def execute(values: flags.FlagValues) -> int:
         if MASK not in text:
             raise UserError(f"no {MASK} in {text!r}: put it where a word is wanted, such as 'The sky is {MASK}.'")
     parse_mesh_flags(values)
-    try:
-        model = open_pretrained(values.model, values.checkpoint)
-    except UserError as error:
-        raise UserError(f"--model={values.model}: {error}") from error
+    model = open_chosen(values.model, values.checkpoint or LATEST)
     if model.model_class not in ("BertForPreTraining", "BertForMaskedLM"):
         raise UserError(
             f"--model={values.model} is a {model.model_class}, without a head that predicts words: give a model for"
@@ -57,6 +55,7 @@ def execute(values: flags.FlagValues) -> int:
     mesh = make_mesh_from_flags(values)
     check_heads(mesh.shape["tensor"], model.config.num_attention_heads)
     parameters = place_parameters(mesh, model.config, model.load_parameters())
+    print(model.describe())
     for text in values.text:
         print(format_suggestions(text, fill_masks(model.config, parameters, tokenizer, text, values.top_k)))
     return 0

@@ -4,6 +4,7 @@ Example: python -m launch.finetune --task=classification --train=train.csv --dev
          python -m launch.finetune --tasks=tasks.json --init_from=MODEL --workdir=DIR
 """
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -15,14 +16,15 @@ from bert_jax.errors import UserError
 from bert_jax.tasks.finetuning_recipe import FineTune
 from bert_jax.training.best import LossGoal
 from bert_jax.training.goodput import Goodput
-from bert_jax.training.saved_models import open_model
+from bert_jax.training.saved_models import holds_checkpoint, open_model
 from launch.command import run
 from launch.configuration import load_finetune
+from launch.finetuning_checks import rows_of_steps
 from launch.finetuning_files import define_file_flags
 from launch.finetuning_material import RECIPES, STEPS, Material, checkpoint_files, prepare
 from launch.finetuning_sweep import sweep
 from launch.flag_conditions import only_where
-from launch.mesh_flags import PMAP, make_mesh_from_flags
+from launch.mesh_flags import PMAP, make_checked_mesh
 from launch.multitask_material import MultiTaskMaterial, prepare_tasks
 from launch.run_folder import NO_MODEL, open_folder, workdir_of
 from launch.sweep_grid import define_sweep_flags, is_sweep
@@ -70,8 +72,8 @@ def execute(values: flags.FlagValues) -> int:
     """Fine-tunes; returns the exit code."""
     goodput = Goodput()
     # ---- What is asked for: flags, recipe, files, model, tokenizer. Neither JAX nor TensorFlow is imported yet.
-    workdir_of(values)
-    if not values.init_from:
+    workdir = workdir_of(values)
+    if not values.init_from and (is_sweep(values) or not holds_checkpoint(workdir)):
         raise UserError(f"--init_from is missing: the model to fine-tune, or {NO_MODEL} for a random start")
     overrides = {name: getattr(values, name) for name in _RECIPE_FLAGS}
     prepare_material, kind = (prepare_tasks, "multitask") if values.tasks else (prepare, values.task)
@@ -106,16 +108,14 @@ def fine_tune(
         last_steps=STEPS,
         schedule_depends_on_steps=recipe.schedule.depends_on_total_steps,
     )
+    recipe = dataclasses.replace(recipe, execution=dataclasses.replace(recipe.execution, numerics=folder.numerics))
     with joined_processes(values, folder, operative_config):
         from bert_jax.interop.starting_weights import load_starting_weights
-        from bert_jax.parallel.mesh import check_batch
-        from bert_jax.parallel.mesh_spec import check_heads
+        from bert_jax.parallel.mesh import abstract_batch
         from bert_jax.training.loop import Cadence
         from launch.finetuning_programs import build_update_rule
 
-        mesh = make_mesh_from_flags(values)
-        check_heads(mesh.shape["tensor"], config.num_attention_heads)
-        check_batch(mesh, recipe.batch_size, recipe.accumulation_steps, "--batch_size")
+        mesh = make_checked_mesh(values, config.num_attention_heads, rows_of_steps(recipe))
         objective = material.objective(recipe)
         update = build_update_rule(recipe, total_steps, objective)
         evaluation_steps = recipe.eval_every(material.steps_per_epoch(recipe))
@@ -142,6 +142,7 @@ def fine_tune(
             patience=recipe.patience,
             min_delta=recipe.min_delta,
             with_ema=recipe.ema_decay is not None,
+            batch=abstract_batch(mesh, material.batch_shapes(recipe)),
             goal=None if recipe.stop_below_loss is None else LossGoal(recipe.stop_below_loss, material.losses),
         )
         outcome = train_session(values, folder, mesh, training, goodput)

@@ -9,7 +9,7 @@ from absl import flags
 
 from bert_jax.errors import UserError
 from bert_jax.interop.huggingface import PROBLEM_TYPES
-from bert_jax.interop.pretrained import Pretrained, open_pretrained
+from bert_jax.interop.pretrained import Pretrained
 from bert_jax.interop.task_heads import choose_task
 from bert_jax.models.execution import Execution
 from bert_jax.tasks.classification import Classification
@@ -19,6 +19,8 @@ from bert_jax.tasks.encoding.texts import HEAD
 from bert_jax.tasks.finetuning_task import FineTuningTask
 from bert_jax.tasks.finetuning_tasks import task_from_json
 from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.training.saved_models import BEST_OR_LATEST
+from launch.model_choice import open_chosen
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -60,26 +62,19 @@ def define_task_name_flag(values: flags.FlagValues) -> None:
     )
 
 
-def open_finetuned(path: str, checkpoint: str, task_name: str | None = None) -> FineTuned:
+def open_finetuned(path: str, checkpoint: str | None, task_name: str | None = None) -> FineTuned:
     """Opens a model; imports no JAX.
 
     Args:
         path: the --workdir of a fine-tuning run or one of its checkpoints, or what such a model was converted to; or a
             directory of Hugging Face's with a classifier of texts and the names of its labels.
-        checkpoint: of a run, "best", "latest" or a step.
+        checkpoint: of a run, "best", "latest" or a step; the best, or the latest where none was evaluated, if None.
         task_name: of a run of several tasks, the one to use the model for; see `choose_task`.
 
     Raises:
         UserError: there is no model, or it is not tuned for any task, or for several and none is chosen.
     """
-    try:
-        model = open_pretrained(path, checkpoint)
-    except UserError:
-        if checkpoint != "best":
-            raise
-        # A single model has no best checkpoint, and neither has a run that was never evaluated.
-        model = open_pretrained(path)
-    model, run = choose_task(model, task_name)
+    model, run = choose_task(open_chosen(path, checkpoint or BEST_OR_LATEST), task_name)
     tuned = run.get("finetuning")
     if tuned is None and model.model_class == Classification.model_class and model.labels:
         kinds = {problem_type: kind for kind, problem_type in PROBLEM_TYPES.items()}

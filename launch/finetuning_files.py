@@ -124,10 +124,7 @@ def define_reading_flags(values: flags.FlagValues) -> None:
 
 def read_task(values: flags.FlagValues) -> tuple[FineTuningTask, Sequence[Any], Sequence[Any]]:
     """Reads --train and --dev; returns the task that they make, and their examples. Says aloud what was read how."""
-    check_flags(values, values.task)
-    for name in ("train", "dev"):
-        if not getattr(values, name):
-            raise UserError(f"--{name} is missing: a file of examples")
+    check_file_flags(values)
     kind, listed = values.labels, None
     if values.labels not in _KINDS:
         kind, listed = "single", [label.strip() for label in values.labels.split(",")]
@@ -153,6 +150,14 @@ def read_task(values: flags.FlagValues) -> tuple[FineTuningTask, Sequence[Any], 
     if task.labels:
         print(f"{len(task.labels)} labels: {', '.join(task.labels[:20])}{', ...' if len(task.labels) > 20 else ''}")
     return task, training, dev
+
+
+def check_file_flags(values: flags.FlagValues) -> None:
+    """Raises a UserError if a flag says nothing to the task, or files are missing."""
+    check_flags(values, values.task)
+    for name in ("train", "dev"):
+        if not getattr(values, name):
+            raise UserError(f"--{name} is missing: a file of examples")
 
 
 def check_usable(values: flags.FlagValues, task: FineTuningTask, source: str, examples: Sequence[Any]) -> Sequence[Any]:

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from absl import flags
@@ -19,14 +19,15 @@ from bert_jax.tasks.encoding.example_encoder import encode_all
 from bert_jax.tasks.examples.labels import few_shot
 from bert_jax.tasks.finetuning_recipe import FineTune
 from bert_jax.tasks.finetuning_task import FineTuningTask
-from bert_jax.tasks.finetuning_tasks import check_recipe
+from bert_jax.tasks.finetuning_tasks import TASKS, check_recipe
 from bert_jax.tasks.input_masking import InputMasking
 from bert_jax.text.added_words import add_markers
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.tokenizers import load_tokenizer
 from bert_jax.training.best import BestBy
-from launch.finetuning_files import read_task
-from launch.run_folder import NO_MODEL
+from launch.finetuning_checks import check_before_reading
+from launch.finetuning_files import check_file_flags, read_task
+from launch.run_folder import NO_MODEL, model_to_describe, workdir_of
 from launch.task_evaluation import format_scores
 
 if TYPE_CHECKING:
@@ -93,6 +94,11 @@ class Material:
     def steps_per_epoch(self, recipe: FineTune) -> int:
         """Returns the batches that hold every training example once."""
         return -(-self.encoded["train"].num_units // recipe.batch_size)
+
+    def batch_shapes(self, recipe: FineTune) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Returns shape and dtype of each array of the longest batch, without what further losses add to it."""
+        rows = self.encoded["train"]
+        return rows.shapes(recipe.batch_size, int(rows.unit_lengths().max()))
 
     def identity(self, recipe: FineTune) -> dict[str, Any]:
         """Returns what must stay the same for a run to go on; see `open_folder`."""
@@ -163,8 +169,11 @@ def prepare(values: flags.FlagValues, recipe: FineTune, architecture: BertConfig
     """Reads the files and the model's description, and encodes the examples; says aloud what became of them."""
     if recipe.mixing is not None:
         raise UserError(f"finetune.mixing={recipe.mixing} is for several tasks: give them by --tasks, or leave it out")
+    check_file_flags(values)
+    start = starting_model(values, recipe, architecture)
+    check_before_reading(values, recipe, start.config, {"": TASKS[values.task].model_class})
     task, training_examples, dev_examples = read_task_examples(values, recipe)
-    config, tokenizer, tokenizer_directory = starting_model(values, recipe, architecture, task.markers)
+    config, tokenizer, tokenizer_directory = start.with_markers(task.markers)
     encoded, weights = encode_examples(task, training_examples, dev_examples, tokenizer, recipe)
     check_auxiliary_losses(recipe, config, encoded["train"])
     return Material(task, training_examples, dev_examples, encoded, config, tokenizer, tokenizer_directory, weights)
@@ -203,23 +212,33 @@ def encode_examples(
     return encoded, weights
 
 
-def starting_model(
-    values: flags.FlagValues, recipe: FineTune, architecture: BertConfig | None, markers: Sequence[str]
-) -> tuple[BertConfig, Tokenizer, pathlib.Path | None]:
-    """Returns the architecture, the tokenizer with the markers, and where that lies; None if it is in no folder yet."""
-    config, tokenizer, tokenizer_directory = _model(values, recipe, architecture)
-    marked = add_markers(tokenizer, markers)
-    if marked is tokenizer:
-        return config, tokenizer, tokenizer_directory
-    # The markers' embeddings begin with the mean of the pieces that they were cut into: `load_starting_weights`.
-    return dataclasses.replace(config, vocab_size=max(config.vocab_size, marked.vocab_size)), marked, None
+class StartingModel(NamedTuple):
+    """What a run begins with, but for the weights.
+
+    Attributes:
+        config: the architecture.
+        tokenizer: the tokenizer.
+        tokenizer_directory: where its files lie; None if it is in none yet.
+    """
+
+    config: BertConfig
+    tokenizer: Tokenizer
+    tokenizer_directory: pathlib.Path | None
+
+    def with_markers(self, markers: Sequence[str]) -> "StartingModel":
+        """Returns the same with markers in the tokenizer."""
+        marked = add_markers(self.tokenizer, markers)
+        if marked is self.tokenizer:
+            return self
+        # The markers' embeddings begin with the mean of the pieces that they were cut into: `load_starting_weights`.
+        size = max(self.config.vocab_size, marked.vocab_size)
+        return StartingModel(dataclasses.replace(self.config, vocab_size=size), marked, None)
 
 
-def _model(
-    values: flags.FlagValues, recipe: FineTune, architecture: BertConfig | None
-) -> tuple[BertConfig, Tokenizer, pathlib.Path]:
-    """Returns the architecture, the tokenizer and where that lies."""
-    if values.init_from == NO_MODEL:
+def starting_model(values: flags.FlagValues, recipe: FineTune, architecture: BertConfig | None) -> StartingModel:
+    """Returns the model of --init_from, or a new one, with what the recipe changes of it; reads no weights."""
+    source = model_to_describe(values.init_from, workdir_of(values))
+    if source == NO_MODEL:
         if architecture is None or not values.tokenizer:
             raise UserError(
                 f"--init_from={NO_MODEL} needs an architecture, such as --gin_file=gin_configs/models/tiny.gin beside"
@@ -229,19 +248,22 @@ def _model(
         tokenizer = load_tokenizer(tokenizer_directory)
         config = dataclasses.replace(architecture, vocab_size=tokenizer.vocab_size)
     else:
-        if architecture is not None:
+        if architecture is not None and values.init_from:
             raise UserError(
                 "the architecture is that of --init_from: leave the bindings of BertConfig out (finetune has those that"
                 " may change, such as finetune.hidden_dropout_prob)"
             )
         try:
-            model = open_pretrained(values.init_from)
+            model = open_pretrained(source)
         except UserError as error:
-            raise UserError(f"--init_from={values.init_from}: {error}") from error
+            raise UserError(f"--init_from={source}: {error}") from error
         tokenizer, tokenizer_directory, config = model.load_tokenizer(), model.tokenizer_directory, model.config
         if config.pooling == "entities":
             # That was for the relations it was tuned for; the recipe says if there are entities here.
             config = dataclasses.replace(config, pooling="cls")
+        if architecture is not None:
+            # A run that began with random weights; `open_folder` finds out whether they are those of this one.
+            config = dataclasses.replace(architecture, vocab_size=config.vocab_size)
     if recipe.max_seq_len > config.max_position_embeddings:
         raise UserError(
             f"max_seq_len is {recipe.max_seq_len}, and the model has {config.max_position_embeddings} positions: give a"
@@ -252,7 +274,7 @@ def _model(
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "pooling", "encoder_output")
         if getattr(recipe, name) is not None
     }
-    return dataclasses.replace(config, **changed), tokenizer, tokenizer_directory
+    return StartingModel(dataclasses.replace(config, **changed), tokenizer, tokenizer_directory)
 
 
 def checkpoint_files(

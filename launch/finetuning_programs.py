@@ -32,7 +32,7 @@ from bert_jax.training.recipe import PhaseRates
 from bert_jax.training.schedules import build_phased_schedule
 from bert_jax.training.task import Task
 from bert_jax.training.train_step import make_train_step
-from bert_jax.training.trainable import count_trained, is_trained, scale_updates, update_factors
+from bert_jax.training.trainable import count_trained, is_trained, moments_of_trained, scale_updates, update_factors
 from launch.finetuning_material import Material, input_masking, weigher
 
 # The compiler leaves Python to others while it works.
@@ -65,15 +65,16 @@ class UpdateRule:
 def build_update_rule(recipe: FineTune, total_steps: int, objective: Task) -> UpdateRule:
     """Returns optimizer and schedule; says which parameters are trained, if not all."""
     rate = build_phased_schedule(recipe.schedule, recipe.learning_rate, [PhaseRates(total_steps)])
-    optimizer = build_optimizer(recipe.optimizer, rate)
     if not (recipe.frozen_layers or recipe.frozen or recipe.layer_decay):
-        return UpdateRule(optimizer, rate, None)
+        return UpdateRule(build_optimizer(recipe.optimizer, rate), rate, None)
     params = jax.eval_shape(objective.init, jax.random.key(0))
     factors = update_factors(
         params, frozen_layers=recipe.frozen_layers, frozen=recipe.frozen, layer_decay=recipe.layer_decay
     )
     count, total = count_trained(params, factors)
     print(f"{count:,} of {total:,} parameters are trained ({count / total:.1%})")
+    restrict = None if recipe.execution.numerics.keeps_state_of_frozen else moments_of_trained(factors)
+    optimizer = build_optimizer(recipe.optimizer, rate, restrict)
     return UpdateRule(optax.chain(optimizer, scale_updates(factors)), rate, is_trained(factors))
 
 

@@ -23,6 +23,7 @@ from absl import flags
 from bert_jax.config import BertConfig
 from bert_jax.durable_files import write_file
 from bert_jax.errors import TrainingError, UserError
+from bert_jax.numerics import Numerics
 from bert_jax.parallel.cluster import find_cluster
 from bert_jax.tasks.finetuning_recipe import FineTune
 from bert_jax.tasks.sweep_figure import draw_sweep
@@ -33,7 +34,7 @@ from bert_jax.training.run_lock import lock_run
 from bert_jax.training.saved_models import holds_checkpoint, open_model
 from launch.dry_run import check_directory
 from launch.mesh_flags import make_mesh_from_flags
-from launch.run_folder import NO_MODEL, make_directory, workdir_of
+from launch.run_folder import NO_MODEL, make_directory, noted_source, workdir_of
 from launch.sweep_grid import GRID, Load, SweepRun, read_grid, read_seeds, runs_of
 from launch.training_session import Trained
 
@@ -70,6 +71,7 @@ def sweep(values: flags.FlagValues, load: Load, prepare: Prepare, fine_tune: Fin
     runs = runs_of(grid, seeds, load)
     settings = len(runs) // len(seeds)
     print(f"{len(runs)} runs in {workdir}: settings: {settings}, seeds of each: {', '.join(map(str, seeds))}")
+    _check_batches(values, runs)
     materials = _Materials(values, prepare, architecture)
     material = materials.of(runs[0].recipe)
     for run in runs:
@@ -77,7 +79,7 @@ def sweep(values: flags.FlagValues, load: Load, prepare: Prepare, fine_tune: Fin
 
     # ---- The folder.
     saved = read_identity(workdir, SWEEP_FILE)
-    identity = _identity(values, material, runs[0], {**grid, "seeds": seeds})
+    identity = _identity(values, material, runs[0], saved, {**grid, "seeds": seeds})
     _check_folder(values, workdir, saved, identity)
     if values.dry_run:
         largest = max(runs, key=lambda run: run.setting.batch_size)
@@ -86,8 +88,6 @@ def sweep(values: flags.FlagValues, load: Load, prepare: Prepare, fine_tune: Fin
     finished = {run.name: result for run in runs if (result := _finished(values, workdir, run, materials))}
     if finished:
         print(f"{len(finished)} of {len(runs)} runs are finished already")
-    if len(finished) < len(runs):
-        _check_batches(values, runs)
     make_directory("workdir", workdir)
     with lock_run(workdir):
         if saved != identity:
@@ -142,17 +142,25 @@ def _check_alone(values: flags.FlagValues) -> None:
 
 
 def _identity(
-    values: flags.FlagValues, material: "Material", run: SweepRun, asked_for: Mapping[str, Sequence[Any]]
+    values: flags.FlagValues,
+    material: "Material",
+    run: SweepRun,
+    saved: Mapping[str, Any] | None,
+    asked_for: Mapping[str, Sequence[Any]],
 ) -> dict[str, Any]:
     """Returns what a sweep is: what its runs have in common, and what they were asked for."""
     varied = _VARIED | (set(material.training_data) if _draws_examples(run.recipe) else set())
-    common = {name: value for name, value in _run_identity(values, material, run).items() if name not in varied}
+    common = {name: value for name, value in _run_identity(values, material, run, saved).items() if name not in varied}
     # As it comes back from the folder: tuples have become lists.
     return json.loads(json.dumps({**common, **{f"sweep.{name}": given for name, given in asked_for.items()}}))
 
 
-def _run_identity(values: flags.FlagValues, material: "Material", run: SweepRun) -> dict[str, Any]:
+def _run_identity(
+    values: flags.FlagValues, material: "Material", run: SweepRun, saved: Mapping[str, Any] | None
+) -> dict[str, Any]:
     init_from = str(pathlib.Path(values.init_from).absolute()) if values.init_from != NO_MODEL else None
+    if saved is not None:
+        init_from = noted_source(saved.get("init_from"), init_from)
     return {**material.identity(run.recipe), "init_from": init_from}
 
 
@@ -218,7 +226,7 @@ def _finished(
     check_identity(
         path,
         saved,
-        _run_identity(values, material, run),
+        {**_run_identity(values, material, run, saved), **Numerics.of_run(saved, path).identity()},
         last_steps="finetune.steps",
         schedule_depends_on_steps=run.recipe.schedule.depends_on_total_steps,
         allow_schedule_change=values.allow_schedule_change,

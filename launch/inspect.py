@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from absl import flags
 
 from bert_jax.errors import UserError
+from bert_jax.training.saved_models import LATEST
 from launch.command import run
 from launch.flag_conditions import only_where
 from launch.mesh_flags import define_mesh_flags, make_mesh_from_flags, parse_mesh_flags
+from launch.model_choice import define_checkpoint_flag, open_chosen
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -21,7 +23,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "model", None, "A run or a checkpoint, a Hugging Face directory, or a checkpoint of Google's code.", **here
     )
-    flags.DEFINE_string("checkpoint", "latest", "Of a run's folder: latest, best, or a step.", **here)
+    define_checkpoint_flag(values)
     flags.DEFINE_string("text", None, "A text; without one, only the parameters are shown.", **here)
     flags.DEFINE_string("text_pair", None, "A second text, for a pair.", **here)
     flags.DEFINE_integer("top_k", 3, "Words expected at each position.", lower_bound=1, **here)
@@ -49,9 +51,7 @@ def execute(values: flags.FlagValues) -> int:
         raise UserError(f"--attention={target}: must be a .png file in a folder that exists")
     parse_mesh_flags(values)
 
-    from bert_jax.interop.pretrained import open_pretrained
-
-    model = open_pretrained(values.model, values.checkpoint)
+    model = open_chosen(values.model, values.checkpoint or LATEST)
     layer = _index("layer", values.layer, model.config.num_hidden_layers)
     head = _index("head", values.head, model.config.num_attention_heads)
     tokenizer = model.load_tokenizer() if values.text is not None else None
@@ -67,7 +67,7 @@ def execute(values: flags.FlagValues) -> int:
 
     labels = model.labels if model.model_class in CLASSIFICATION_CLASSES else None
     network = build_model(model.model_class, model.config, num_labels=len(labels) if labels else None)
-    print(f"{model.path} ({model.kind}, {model.model_class})")
+    print(model.describe())
     if tokenizer is not None:
         ids, types = encode(tokenizer, values.text, values.text_pair, model.config.max_position_embeddings)
         mesh = make_mesh_from_flags(values)

@@ -1,12 +1,14 @@
 """The flags that say on which devices a launcher computes, and how."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from absl import flags
 
 from bert_jax.errors import UserError
-from bert_jax.parallel.mesh_spec import DEFAULT_MESH, MeshSpec, parse_mesh
+from bert_jax.parallel.mesh_spec import DEFAULT_MESH, MeshSpec, check_heads, parse_mesh
 from launch.host_memory import keep_freed_memory
+from launch.process_flags import is_one_of_several
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -53,6 +55,46 @@ def parse_mesh_flags(values: flags.FlagValues) -> tuple[MeshSpec, MeshSpec | Non
     if "partitioner" in values and values.partitioner == PMAP and (spec.fsdp, spec.tensor) != (1, 1):
         raise UserError(f"--partitioner=pmap is data parallel alone, and --mesh={spec} has more: use --partitioner=jit")
     return spec, dcn
+
+
+def check_layout(values: flags.FlagValues, num_attention_heads: int, batches: Mapping[str, tuple[int, int]]) -> None:
+    """Raises a UserError if --mesh does not fit; to be called before data are read, and the run's folder is made.
+
+    One of several processes knows the devices only once it has met the others: it finds out here what needs none.
+
+    Args:
+        values: the flags.
+        num_attention_heads: of the model.
+        batches: see `make_checked_mesh`.
+    """
+    spec, _ = parse_mesh_flags(values)
+    if spec.tensor > 0:
+        check_heads(spec.tensor, num_attention_heads)
+    if not is_one_of_several(values):
+        make_checked_mesh(values, num_attention_heads, batches)
+
+
+def make_checked_mesh(
+    values: flags.FlagValues, num_attention_heads: int, batches: Mapping[str, tuple[int, int]]
+) -> "Mesh":
+    """Lays the devices out as the flags say, for a model and the batches that it is trained on; imports JAX.
+
+    Args:
+        values: the flags.
+        num_attention_heads: of the model.
+        batches: the rows of a step and its micro-batches, by the name that users know the rows by.
+
+    Raises:
+        UserError: devices, heads or rows do not divide.
+    """
+    mesh = make_mesh_from_flags(values)
+
+    from bert_jax.parallel.mesh import check_batch
+
+    check_heads(mesh.shape["tensor"], num_attention_heads)
+    for name, (batch_size, accumulation_steps) in batches.items():
+        check_batch(mesh, batch_size, accumulation_steps, name)
+    return mesh
 
 
 def make_mesh_from_flags(values: flags.FlagValues) -> "Mesh":

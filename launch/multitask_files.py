@@ -9,15 +9,14 @@ Paths are relative to the working directory, as on the command line.
 import contextlib
 import dataclasses
 import difflib
-import json
-import math
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
 
 from bert_jax.errors import UserError
+from bert_jax.text.json_files import expect_type, read_json_object, show_json
 from launch.finetuning_files import define_file_flags
 
 # How much the loss of a task counts; beside the names of flags.
@@ -64,36 +63,25 @@ def check_alone(values: flags.FlagValues) -> None:
 
 def read_tasks(path: pathlib.Path) -> list[TaskOfFile]:
     """Reads the file; a UserError names it, the task and the key where it is not as it should be."""
-    try:
-        tasks = json.loads(path.read_bytes(), object_pairs_hook=lambda pairs: _object(path, pairs))
-    except OSError as error:
-        raise UserError(f"cannot read --tasks={path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: no valid JSON ({error}): write {_EXAMPLE}") from error
-    if not isinstance(tasks, dict) or not tasks:
+    if not path.is_file():
+        raise UserError(f"--tasks={path}: no such file")
+    tasks = read_json_object(path, f"write {_EXAMPLE}", unique_names=True)
+    if not tasks:
         raise UserError(f"{path}: must be a JSON object of at least one task: write {_EXAMPLE}")
     return [_read_task(path, name, keys) for name, keys in tasks.items()]
-
-
-def _object(path: pathlib.Path, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"{path}: {twice!r} stands there twice: give it once")
-    return found
 
 
 def _read_task(path: pathlib.Path, name: str, keys: Any) -> TaskOfFile:
     where = f"{path}: {name}"
     if not (name.isidentifier() and name.isascii()):
-        raise UserError(f"{path}: a task cannot be called {name!r}: take letters, digits and _, such as sst2")
+        raise UserError(f"{path}: a task cannot be called {show_json(name)}: take letters, digits and _, such as sst2")
     if name in _NAMES_OF_PARAMETERS or any(part in name for part in _PARTS_OF_NAMES):
-        raise UserError(f"{path}: a task cannot be called {name!r}, as parameters of the model are: take another name")
-    if not isinstance(keys, dict):
-        raise UserError(f"{where}: must be an object such as {_EXAMPLE[9:-6]}, not {keys!r}")
-    weight = keys.get(_WEIGHT, 1.0)
-    if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < math.inf:
+        raise UserError(
+            f"{path}: a task cannot be called {show_json(name)}, as parameters of the model are: take another name"
+        )
+    expect_type(keys, dict, where, f"write {_EXAMPLE[9:-6]}")
+    weight = expect_type(keys.get(_WEIGHT, 1.0), float, f"{where}: {_WEIGHT}", "give a number above 0")
+    if weight <= 0:
         raise UserError(f"{where}: {_WEIGHT} must be a number above 0, not {weight!r}")
     values = _file_flags()
     known = [*values, _WEIGHT]
@@ -102,13 +90,12 @@ def _read_task(path: pathlib.Path, name: str, keys: Any) -> TaskOfFile:
         if key not in known:
             close = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
-            raise UserError(f"{where}: unknown key {key!r}: {hint}")
+            raise UserError(f"{where}: unknown key {show_json(key)}: {hint}")
         if key == _WEIGHT or value is None:
             continue
         if key == "labels" and isinstance(value, list) and all(isinstance(label, str) for label in value):
             value = ",".join(value)
-        if not isinstance(value, str | int) or isinstance(value, bool):
-            raise UserError(f"{where}: {key} must be a string or a whole number, not {value!r}")
+        expect_type(value, str | int, f"{where}: {key}", "give it as on the command line")
         arguments.append(f"--{key}={value}")
     try:
         values([name, *arguments])

@@ -13,8 +13,10 @@ from bert_jax.errors import UserError
 from bert_jax.models.shared_encoder import TASKS
 from bert_jax.tasks.auxiliary_losses import check_auxiliary_losses
 from bert_jax.tasks.finetuning_recipe import FineTune
+from bert_jax.tasks.finetuning_tasks import TASKS as FINETUNING_TASKS
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.best import BestBy
+from launch.finetuning_checks import check_before_reading
 from launch.finetuning_material import (
     STEPS,
     Material,
@@ -87,6 +89,14 @@ class MultiTaskMaterial:
     def steps_per_epoch(self, recipe: FineTune) -> int:
         """Returns the steps that have every example of every task at least once."""
         return self.mixture(recipe).steps_per_epoch
+
+    def batch_shapes(self, recipe: FineTune) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Returns shape and dtype of each array of the longest batches of all tasks."""
+        return {
+            of_task(name, array): shape
+            for name, one in self.tasks.items()
+            for array, shape in one.batch_shapes(recipe).items()
+        }
 
     def identity(self, recipe: FineTune) -> dict[str, Any]:
         """Returns what must stay the same for a run to go on; see `open_folder`."""
@@ -176,13 +186,16 @@ def prepare_tasks(values: flags.FlagValues, recipe: FineTune, architecture: Bert
     if values.partitioner == PMAP:
         raise UserError("--partitioner=pmap trains one task, and --tasks several: use --partitioner=jit")
     files = read_tasks(pathlib.Path(values.tasks))
+    start = starting_model(values, recipe, architecture)
+    model_classes = {file.name: FINETUNING_TASKS[file.values.task].model_class for file in files}
+    check_before_reading(values, recipe, start.config, model_classes)
     read = {}
     for file in files:
         print(f"---- {file.name}{'' if file.weight == 1 else f', weight {file.weight:g}'}")
         with file.named():
             read[file.name] = read_task_examples(file.values, recipe)
     markers = list(dict.fromkeys(marker for task, _, _ in read.values() for marker in task.markers))
-    config, tokenizer, directory = starting_model(values, recipe, architecture, markers)
+    config, tokenizer, directory = start.with_markers(markers)
     tasks = {}
     for file in files:
         print(f"---- {file.name}")

@@ -168,6 +168,7 @@ def compile_here(case: Case) -> Compiled | OutOfMemory:
     from bert_jax.parallel.hlo_collectives import find_collectives
     from bert_jax.parallel.hlo_flops import matrix_flops
     from bert_jax.parallel.hlo_traffic import memory_bytes
+    from bert_jax.parallel.memory import size_text
     from bert_jax.parallel.mesh import abstract_batch, make_mesh
     from bert_jax.parallel.roofline import Placement, estimate
     from bert_jax.parallel.sharding import bytes_per_device, describe, state_shardings, with_shardings
@@ -195,6 +196,17 @@ def compile_here(case: Case) -> Compiled | OutOfMemory:
         task, optimizer, learning_rate, seed=recipe.seed, accumulation_steps=phase.accumulation_steps
     )
 
+    # ---- What no compiler can make smaller: it would take long, or break.
+    available = chip.memory // chip.devices
+    in_parameters, in_batch = bytes_per_device(state.params), bytes_per_device(batch)
+    if in_batch > available:
+        raise UserError(
+            f"a batch of {phase.batch_size:,} rows of {phase.seq_len} tokens needs {size_text(in_batch)} of the"
+            f" {size_text(available)} of a device: lower it (--rows_per_step), or plan for more chips"
+        )
+    if (held := bytes_per_device(state) + in_batch) > available:
+        return OutOfMemory(f"{held / GIBIBYTE:.2f}G", f"{available / GIBIBYTE:.2f}G")
+
     # ---- The compiler.
     began = time.perf_counter()
     try:
@@ -208,7 +220,6 @@ def compile_here(case: Case) -> Compiled | OutOfMemory:
     # ---- What it made.
     # The GPU's compiler gives no analysis of costs.
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
-    in_parameters, in_batch = bytes_per_device(state.params), bytes_per_device(batch)
     # Parameters are float32, and so are their gradients; what is left of the temporary memory is activations.
     gradients = min(in_parameters, memory.temp_size_in_bytes)
     program = Program(compiled.as_text())
@@ -243,7 +254,6 @@ def compile_here(case: Case) -> Compiled | OutOfMemory:
         layout=describe(mesh, task.logical_axes(), state.params),
         compile_seconds=seconds,
     )
-    available = chip.memory // chip.devices
     if made.bytes > available:
         # The TPU's compiler has refused this already; the GPU's leaves it to the run.
         return OutOfMemory(f"{made.bytes / GIBIBYTE:.2f}G", f"{available / GIBIBYTE:.2f}G")

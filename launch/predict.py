@@ -20,11 +20,13 @@ from bert_jax.models.execution import DTYPES
 from bert_jax.tasks.encoding.example_encoder import encode_in_chunks
 from bert_jax.tasks.examples.places import BadRows
 from bert_jax.tasks.question_answering import QuestionAnswering
+from bert_jax.training.saved_models import BEST_OR_LATEST
 from launch.command import run
 from launch.finetuned_model import FineTuned, define_task_name_flag, open_finetuned
 from launch.finetuning_files import define_reading_flags, read_examples
 from launch.flag_conditions import only_where
 from launch.mesh_flags import MOST_ROWS, define_mesh_flags, make_mesh_from_flags, parse_mesh_flags
+from launch.model_choice import define_checkpoint_flag
 from launch.prediction_files import FORMATS, LINES, SQUAD, write_predictions
 
 # Examples that are in memory at a time: enough to sort by length, few enough for any file.
@@ -37,7 +39,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "model", None, "A fine-tuning run, one of its checkpoints, or a Hugging Face directory.", **here
     )
-    flags.DEFINE_string("checkpoint", "best", "Of a run: best, latest or a step.", **here)
+    define_checkpoint_flag(values, BEST_OR_LATEST)
     flags.DEFINE_string("input", None, "A file of examples; labels in it are not looked at.", **here)
     flags.DEFINE_string("output", None, "The file to write; must not exist.", **here)
     flags.DEFINE_enum(
@@ -83,6 +85,7 @@ def execute(values: flags.FlagValues) -> int:
         raise UserError(f"--output={output}: there is no folder {output.absolute().parent}")
     check_can_write(output)
     tuned = open_finetuned(values.model, values.checkpoint, values.task_name)
+    print(tuned.model.describe(tuned.task.name))
     tuned = _for_questions(values, tuned)
     bad_rows = BadRows(values.on_bad_row)
     examples = read_examples(values, tuned.task, values.input, bad_rows, with_labels=False)

@@ -22,7 +22,7 @@ from bert_jax.training.goodput import Goodput
 from bert_jax.training.vocabulary_growth import words_added_since
 from launch.command import run
 from launch.configuration import load_pretrain
-from launch.mesh_flags import PMAP, make_mesh_from_flags
+from launch.mesh_flags import PMAP, check_layout, make_checked_mesh
 from launch.run_folder import open_folder, workdir_of
 from launch.training_session import Training, define_training_flags, joined_processes, train_session
 
@@ -57,6 +57,15 @@ def execute(values: flags.FlagValues) -> int:
     total_steps = sum(phase.steps for phase in phases)
     profile_steps = _parse_profile(values.profile, total_steps)
 
+    batches = {
+        "pretrain.batch_size" if recipe.phases is None else f"batch_size of phase {number}": (
+            phase.batch_size,
+            phase.accumulation_steps,
+        )
+        for number, phase in enumerate(phases, start=1)
+    }
+    check_layout(values, recipe.model.num_attention_heads, batches)
+
     # ---- The folder: new, or of this very run.
     data = {f"rows_{length}": store.fingerprint for length, store in sorted(stores.items())}
     folder = open_folder(
@@ -72,19 +81,13 @@ def execute(values: flags.FlagValues) -> int:
         for store in stores.values():
             check_enough_rows(store)
         from bert_jax.interop.starting_weights import load_starting_weights
-        from bert_jax.parallel.mesh import check_batch
-        from bert_jax.parallel.mesh_spec import check_heads
         from bert_jax.tasks.pretraining import PreTraining
         from bert_jax.training.loop import Cadence, Profile
         from bert_jax.training.optimizers import build_optimizer
         from bert_jax.training.schedules import build_phased_schedule
 
-        mesh = make_mesh_from_flags(values)
-        check_heads(mesh.shape["tensor"], recipe.model.num_attention_heads)
-        for number, phase in enumerate(phases, start=1):
-            name = "pretrain.batch_size" if recipe.phases is None else f"batch_size of phase {number}"
-            check_batch(mesh, phase.batch_size, phase.accumulation_steps, name)
-        task = PreTraining(recipe.model, execution=recipe.execution)
+        mesh = make_checked_mesh(values, recipe.model.num_attention_heads, batches)
+        task = PreTraining(recipe.model, execution=dataclasses.replace(recipe.execution, numerics=folder.numerics))
         learning_rate = build_phased_schedule(recipe.schedule, recipe.learning_rate, phases)
         optimizer = build_optimizer(recipe.optimizer, learning_rate)
 
@@ -115,6 +118,7 @@ def execute(values: flags.FlagValues) -> int:
             compile_phases=compile_phases,
             record={"architecture": recipe.model.to_json()},
             files=_files(stores, operative_config),
+            batch=_largest_batch(recipe, phases, stores, tokenizer, mesh),
             profile=Profile(*profile_steps, str(workdir / "profile")) if profile_steps else None,
         )
         trained = train_session(values, folder, mesh, training, goodput)
@@ -181,6 +185,19 @@ def _with_vocabulary(recipe: Pretrain, stores: dict[int, RowStore], tokenizer: T
             " pieces: set BertConfig.vocab_size=None to take its size, or prepare with the other tokenizer"
         )
     return recipe
+
+
+def _largest_batch(recipe: Pretrain, phases: Sequence[Phase], stores, tokenizer: Tokenizer, mesh: Any) -> Any:
+    """Returns the shapes of the largest of the phases' batches, and how they lie on the devices."""
+    from bert_jax.parallel.mesh import abstract_batch
+    from bert_jax.parallel.sharding import bytes_per_device
+    from bert_jax.tasks.pretraining_batches import make_batch_maker
+
+    def batch(phase: Phase) -> Any:
+        maker = make_batch_maker(stores[phase.seq_len], tokenizer, recipe.masking, recipe.seed)
+        return abstract_batch(mesh, maker.shapes(phase.batch_size))
+
+    return max(map(batch, phases), key=bytes_per_device)
 
 
 def _compile_phases(

@@ -81,6 +81,13 @@ def start_processes_from_flags(values: flags.FlagValues) -> None:
     )
 
 
+def is_one_of_several(values: flags.FlagValues) -> bool:
+    """Whether the flags, or the environment, say that the run has several processes."""
+    if "num_processes" not in values or values.num_processes == 1:
+        return False
+    return bool(values.coordinator or find_cluster(os.environ))
+
+
 def flags_to_agree_on(values: flags.FlagValues) -> dict[str, object]:
     """The flags that all processes must be given alike, by name."""
     return {f"--{name}": values[name].value for name in values if name not in (*OF_ONE_PROCESS, "help", "h")}

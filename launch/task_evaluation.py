@@ -6,6 +6,7 @@ from absl import flags
 
 from bert_jax.durable_files import check_can_write
 from bert_jax.errors import UserError
+from bert_jax.models.execution import DTYPES
 from bert_jax.tasks.encoding.example_encoder import encode_all
 from bert_jax.tasks.examples.places import BadRows
 from launch.finetuned_model import Answers, open_finetuned
@@ -15,8 +16,7 @@ from launch.mesh_flags import make_mesh_from_flags
 
 def evaluate_examples(values: flags.FlagValues) -> int:
     """Prints the scores of --model on --input, and draws the confusion matrix to --figure."""
-    checkpoint = values.checkpoint if values["checkpoint"].present else "best"
-    tuned = open_finetuned(values.model, checkpoint, values.task_name)
+    tuned = open_finetuned(values.model, values.checkpoint, values.task_name)
     task = tuned.task
     figure = pathlib.Path(values.figure) if values.figure else None
     if figure and not hasattr(task, "confusion_matrix"):
@@ -36,11 +36,10 @@ def evaluate_examples(values: flags.FlagValues) -> int:
     print("\n".join(encoder.report()))
 
     # From here on, imports are slow.
-    answers = Answers(tuned, make_mesh_from_flags(values), values.batch_size, values.dtype)
+    answers = Answers(tuned, make_mesh_from_flags(values), values.batch_size, values.dtype or DTYPES[0])
     statistics, outputs = answers.of(rows, with_loss=True)
     metrics = {"loss": answers.mean_loss(statistics), **task.score(examples, rows, outputs)}
-    step = "" if tuned.model.step is None else f", step {tuned.model.step}"
-    print(f"{tuned.model.path} ({tuned.model.kind}, {task.name}{step})")
+    print(tuned.model.describe(task.name))
     baseline = task.baseline(examples, examples)
     print(format_scores(values.input, metrics, baseline, "knowing these labels alone" if baseline else ""))
     print("\n".join(task.report(examples, rows, outputs)))

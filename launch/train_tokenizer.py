@@ -139,9 +139,10 @@ def _open_tokenizer(source: str) -> tokenizers.Tokenizer:
     """Opens a tokenizer's directory or, if it is none, the tokenizer that a model has."""
     if tokenizers.holds_tokenizer(source):
         return tokenizers.load_tokenizer(source)
-    from bert_jax.interop.pretrained import open_pretrained
+    from bert_jax.training.saved_models import LATEST
+    from launch.model_choice import open_chosen
 
-    return open_pretrained(source).load_tokenizer()
+    return open_chosen(source, LATEST, "from").load_tokenizer()
 
 
 def _output(values: flags.FlagValues) -> pathlib.Path:

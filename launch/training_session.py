@@ -18,7 +18,7 @@ from bert_jax.parallel.processes import agree_on, await_all, ending_with_the_oth
 from bert_jax.parallel.shared_folder import agree_on_folder
 from bert_jax.training.best import BestBy, LossGoal
 from bert_jax.training.goodput import COMPILING, SPLIT, Goodput
-from bert_jax.training.run_identity import await_identity, write_identity
+from bert_jax.training.run_identity import await_identity, is_noted, write_identity
 from bert_jax.training.run_lock import lock_run
 from launch.dry_run import report
 from launch.mesh_flags import define_mesh_flags, define_partitioner_flag
@@ -32,6 +32,13 @@ if TYPE_CHECKING:
     from bert_jax.training.task import Task
 
 CURVES_FILE = "curves.png"
+# What to do if something does not fit into memory.
+_SMALLER_STATE = "use a smaller model, or cut it over more devices (--mesh=fsdp:-1)"
+_SMALLER_BATCH = "lower the batch size, or spread it over more devices"
+_SMALLER_STEP = (
+    "cut the batch into more micro-batches (accumulation_steps), set Execution.remat='full', lower the batch size, or"
+    " use more devices"
+)
 
 
 def define_training_flags(values: flags.FlagValues) -> None:
@@ -110,6 +117,7 @@ class Training:
         min_delta: by how much better counts.
         with_ema: whether the state has an average of the parameters, which is evaluated instead of them.
         goal: after the evaluation that reaches it, the run ends; None for none.
+        batch: shapes and shardings of the largest batch of a step; None to find out when it is made.
     """
 
     task: "Task"
@@ -129,6 +137,7 @@ class Training:
     min_delta: float = 0.0
     with_ema: bool = False
     goal: LossGoal | None = None
+    batch: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +174,7 @@ def train_session(
     import jax
 
     from bert_jax.models.parameters import count_parameters
+    from bert_jax.parallel.memory import Need, check_memory, check_step
     from bert_jax.parallel.sharding import describe, state_shardings, with_shardings
     from bert_jax.parallel.stop_agreement import StopAgreement
     from bert_jax.training.best import EarlyStopping
@@ -184,6 +194,14 @@ def train_session(
     abstract_state = jax.eval_shape(create, jax.random.key(training.seed))
     shardings = state_shardings(mesh, task.logical_axes(), abstract_state)
     abstract_state = with_shardings(abstract_state, shardings)
+    check_memory(
+        [
+            Need("parameters", abstract_state.params, _SMALLER_STATE),
+            Need("optimizer state", abstract_state.opt_state, _SMALLER_STATE),
+            Need("average of the parameters", abstract_state.ema, _SMALLER_STATE),
+            Need("a batch", training.batch, _SMALLER_BATCH),
+        ]
+    )
     parameters = count_parameters(abstract_state.params, training.vocab_size)
     print(f"{parameters:,} parameters on {jax.device_count()} {jax.devices()[0].platform} device(s)")
     if mesh.size > 1:
@@ -214,7 +232,7 @@ def train_session(
 
     # A new run takes its folder only when nothing more can be wrong with what was asked for.
     state = None if folder.saved else begin()
-    if folder.saved != folder.identity and is_main():
+    if is_main() and not is_noted(workdir, folder.identity):
         write_identity(workdir, folder.identity)
     await_identity(workdir, folder.identity)
     checkpoints = CheckpointStore(workdir, training.keep_checkpoints, training.best_by)
@@ -247,6 +265,8 @@ def train_session(
 
     # ---- The programs: every shape is compiled before the first step.
     phases = compile_phases()
+    for phase in phases:
+        check_step(phase.step, mesh.local_devices, _SMALLER_STEP)
 
     # ---- The loop.
     group = process_group()

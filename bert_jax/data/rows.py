@@ -20,6 +20,7 @@ import numpy as np
 
 from bert_jax.data.row_checksums import read_token_counts
 from bert_jax.errors import DataError, UserError
+from bert_jax.text.json_files import JsonError, expect_type, from_fields, parse_json, show_json
 
 # The features of a row, all of them int64 lists:
 #   input_ids [tokens]              the pairs of the row one after the other, each `[CLS] A [SEP] B [SEP]`, or `[CLS] A
@@ -135,29 +136,52 @@ class Manifest:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Manifest":
-        """Inverse of `to_json`."""
-        return cls(
-            recipe=Recipe(**values["recipe"]),
+        """Inverse of `to_json`; a UserError names what is of another type."""
+        for name, kind in _MANIFEST_TYPES.items():
+            expect_type(values.get(name), kind, name, "")
+        manifest = cls(
+            recipe=from_fields(Recipe, values["recipe"], "recipe", ""),
             source=values["source"],
             tokenizer_fingerprint=values["tokenizer_fingerprint"],
             vocab_size=values["vocab_size"],
-            shards={split: [Shard(**shard) for shard in shards] for split, shards in values["shards"].items()},
+            shards={
+                split: [from_fields(Shard, shard, f"shards[{show_json(split)}]", "") for shard in shards]
+                for split, shards in values["shards"].items()
+            },
             token_counts_sha256=values.get("token_counts_sha256"),
         )
+        for shard in itertools.chain(*manifest.shards.values()):
+            if pathlib.PurePath(shard.file).name != shard.file or "\0" in shard.file:
+                raise UserError(f"{show_json(shard.file)} is not the name of a file beside it")
+            if min(shard.rows, shard.bytes) < 0:
+                raise UserError(f"{show_json(shard.file)} has a negative size")
+        if manifest.vocab_size < 1:
+            raise UserError(f"vocab_size is {manifest.vocab_size}")
+        return manifest
+
+
+_MANIFEST_TYPES = {
+    "recipe": dict,
+    "source": dict[str, str],
+    "tokenizer_fingerprint": str,
+    "vocab_size": int,
+    "shards": dict[str, list[dict]],
+    "token_counts_sha256": str | None,
+}
 
 
 def read_manifest(path: os.PathLike[str]) -> Manifest:
     """Reads rows.json; a file that is damaged or of another version is a UserError.
 
     Args:
-        path: the file; any path object with `read_text`, remote ones too.
+        path: the file; any path object with `read_bytes`, remote ones too.
     """
     try:
-        values = json.loads(path.read_text())
-        version = values["version"]
+        values = expect_type(parse_json(path.read_bytes()), dict, "it", "")
+        version = expect_type(values.get("version"), int, "version", "")
         manifest = Manifest.from_json(values) if version == FORMAT_VERSION else None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path} is damaged: prepare the rows again (python -m launch.prepare)") from None
+    except (JsonError, UserError) as error:
+        raise UserError(f"{path} is damaged ({error}): prepare the rows again (python -m launch.prepare)") from error
     if manifest is None:
         raise UserError(f"{path} has version {version}, not {FORMAT_VERSION}: prepare the rows again")
     if manifest.fingerprint != values.get("fingerprint"):

@@ -12,7 +12,7 @@ from bert_jax.interop.google_variables import VariableReader, open_variables
 from bert_jax.interop.json_config import bert_config
 from bert_jax.interop.names import GOOGLE
 from bert_jax.interop.tensor_files import Match, match_tensors
-from bert_jax.text.json_objects import read_json_object
+from bert_jax.text.json_files import read_json_object
 
 CONFIG_FILE = "bert_config.json"
 _PUBLISHED_PREFIX = "bert_model.ckpt"

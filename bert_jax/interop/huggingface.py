@@ -15,7 +15,7 @@ from bert_jax.errors import UserError
 from bert_jax.interop.json_config import bert_config, shared_fields
 from bert_jax.interop.names import HUGGINGFACE
 from bert_jax.interop.tensor_files import Match, disassemble, match_tensors
-from bert_jax.text.json_objects import read_json_object
+from bert_jax.text.json_files import expect_type, read_json_object, show_json
 from bert_jax.text.tokenizer import Tokenizer, write_json
 
 CONFIG_FILE = "config.json"
@@ -36,6 +36,9 @@ PROBLEM_TYPES = {
     "multi": "multi_label_classification",
     "float": "regression",
 }
+
+# Bytes of what a file of weights says of its tensors, some hundred for each; a BERT of 24 layers has 400.
+_LONGEST_HEADER = 8 << 20
 
 # The options of ours that Hugging Face's BertModel does not have, with the value that says that they are off.
 _PUBLISHED = {
@@ -84,11 +87,26 @@ def _open(path: pathlib.Path) -> Any:
     from safetensors import SafetensorError, safe_open
 
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for who writes into it
+            raise UserError(f"{path} is not a file: copy the model again")
+        _check_header(path)
         return safe_open(path, framework="np")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}; copy the model again") from error
     except SafetensorError as error:
         raise UserError(f"{path} is truncated or damaged ({error}): copy it again") from error
+
+
+def _check_header(path: pathlib.Path) -> None:
+    """Raises a UserError for a header longer than that of any BERT, which would take long to read."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    # What is longer than the file is for the library to say.
+    if _LONGEST_HEADER < length < path.stat().st_size:
+        raise UserError(
+            f"{path} has a header of {length >> 20} MiB, and {_LONGEST_HEADER >> 20} MiB hold the names of more tensors"
+            " than a BERT has: use another model"
+        )
 
 
 def is_directory_of(path: pathlib.Path) -> bool:
@@ -108,13 +126,13 @@ def open_directory(directory: pathlib.Path) -> tuple[Match, SafetensorsReader]:
     config = bert_config(path, fields, _ACTIVATIONS)
     files, source = _tensor_files(directory)
     reader = SafetensorsReader(files)
-    declared = fields.get("architectures")
+    declared = expect_type(fields.get("architectures"), list[str] | None, f"{path}: architectures")
     match = match_tensors(
         HUGGINGFACE,
         reader.shapes,
         config,
         str(source),
-        declared_class=declared[0] if isinstance(declared, list) and declared else None,
+        declared_class=declared[0] if declared else None,
         labels=_labels(path, fields),
     )
     return match, reader
@@ -124,13 +142,17 @@ def _check_architecture(path: pathlib.Path, fields: Mapping[str, Any]) -> None:
     """Raises a UserError for what is not a BERT, or one with options that ours does not have."""
     model_type = fields.get("model_type", "bert")
     if model_type != "bert":
-        raise UserError(f"{path} describes a model of type {model_type!r}, not 'bert': only BERT can be read")
+        raise UserError(f"{path} describes a model of type {show_json(model_type)}, not 'bert': only BERT can be read")
     positions = fields.get("position_embedding_type", "absolute")
     if positions not in (None, "absolute"):
-        raise UserError(f"{path}: position_embedding_type is {positions!r}: only absolute positions can be read")
+        raise UserError(
+            f"{path}: position_embedding_type is {show_json(positions)}: only absolute positions can be read"
+        )
     for option in ("is_decoder", "add_cross_attention", "pruned_heads"):
         if fields.get(option):
-            raise UserError(f"{path}: {option} is {fields[option]!r}: only BERT as an encoder, unpruned, can be read")
+            raise UserError(
+                f"{path}: {option} is {show_json(fields[option])}: only BERT as an encoder, unpruned, can be read"
+            )
 
 
 def _tensor_files(directory: pathlib.Path) -> tuple[dict[str, pathlib.Path], pathlib.Path]:
@@ -142,7 +164,8 @@ def _tensor_files(directory: pathlib.Path) -> tuple[dict[str, pathlib.Path], pat
     if index.is_file():
         weight_map = read_json_object(index).get("weight_map")
         if not isinstance(weight_map, dict) or not all(
-            isinstance(shard, str) and pathlib.PurePath(shard).name == shard for shard in weight_map.values()
+            isinstance(shard, str) and pathlib.PurePath(shard).name == shard and "\0" not in shard
+            for shard in weight_map.values()
         ):
             raise UserError(f"{index} is damaged (weight_map does not name files beside it): copy it again")
         return {name: directory / shard for name, shard in weight_map.items()}, index
@@ -156,14 +179,15 @@ def _tensor_files(directory: pathlib.Path) -> tuple[dict[str, pathlib.Path], pat
 
 
 def _labels(path: pathlib.Path, fields: Mapping[str, Any]) -> tuple[str, ...] | None:
-    by_id = fields.get("id2label")
+    place = f"{path}: id2label"
+    by_id = expect_type(fields.get("id2label"), dict[str, str | float | bool] | None, place, "mend it")
     if by_id is None:
         return None
     try:
         labels = {int(index): str(label) for index, label in by_id.items()}
         return tuple(labels[index] for index in range(len(labels))) or None
-    except (AttributeError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: id2label must name the labels 0, 1, 2 and so on: mend it") from error
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{place} must name the labels 0, 1, 2 and so on: mend it") from error
 
 
 def read_task(directory: pathlib.Path, model_class: str) -> dict[str, Any]:
@@ -185,7 +209,8 @@ def read_task(directory: pathlib.Path, model_class: str) -> dict[str, Any]:
     record = fields.get(_RECORD)
     finetuning = record.get("finetuning") if isinstance(record, dict) else None
     if isinstance(finetuning, dict) and record.get("model_class") == model_class:
-        labels = tuple(finetuning["labels"]) if finetuning.get("labels") else None
+        place = f"{path}: {_RECORD}.finetuning.labels"
+        labels = tuple(expect_type(finetuning.get("labels"), list[str] | None, place) or ()) or None
         if _written_labels(finetuning, labels) == _labels(path, fields):
             found["finetuning"] = finetuning
     return found

@@ -7,6 +7,7 @@ from typing import Any
 
 from bert_jax.config import BertConfig
 from bert_jax.errors import UserError
+from bert_jax.text.json_files import show_json
 
 # What decides shapes and is never left to a default.
 _REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
@@ -34,13 +35,15 @@ def bert_config(path: pathlib.Path, fields: Mapping[str, Any], activations: Mapp
     Raises:
         UserError: a size is missing, or a value is none that a BERT of ours can have.
     """
-    absent = [name for name in _REQUIRED if name not in fields]
+    absent = [name for name in _REQUIRED if fields.get(name) is None]
     if absent:
         raise UserError(f"{path} has no {', '.join(absent)}: it is not the configuration of a BERT")
     activation = fields.get("hidden_act", "gelu")
     if activation not in tuple(activations):
         known = ", ".join(sorted(activations))
-        raise UserError(f"{path}: hidden_act is {activation!r}, and a BERT here has one of {known}: use another model")
+        raise UserError(
+            f"{path}: hidden_act is {show_json(activation)}, and a BERT here has one of {known}: use another model"
+        )
     try:
         shared = {name: fields[name] for name in SHARED_FIELDS if name in fields}
         return BertConfig(**shared, hidden_act=activations[activation])

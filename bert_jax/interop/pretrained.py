@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bert_jax.config import BertConfig
@@ -10,10 +10,12 @@ from bert_jax.errors import UserError
 from bert_jax.interop import google, huggingface
 from bert_jax.interop.names import MODEL_PARTS
 from bert_jax.interop.tensor_files import Match, Read, TensorReport, assemble
+from bert_jax.text.json_files import expect_type
 from bert_jax.text.tokenizer import DESCRIPTION_FILE, Tokenizer
 from bert_jax.text.tokenizers import load_tokenizer
-from bert_jax.training.saved_models import SavedModel, holds_checkpoint, open_model
+from bert_jax.training.saved_models import BEST_OR_LATEST, LATEST, SavedModel, holds_checkpoint, open_model
 
+_REMEDY = "use another checkpoint"
 _TOKENIZER_FILES = (DESCRIPTION_FILE, "vocab.txt", "tokenizer.json")
 
 
@@ -30,6 +32,8 @@ class Pretrained:
         step: updates made, where that is known.
         tokenizer_directory: where the tokenizer's files are; None if there are none.
         report: what was found; after `load_parameters`, also what differs from what it is tied to.
+        chosen_as: says which checkpoint of a run it is, such as "the best by loss"; empty where it was named.
+        skipped: the run's checkpoints that could not be read when it was chosen: why, by step.
     """
 
     path: pathlib.Path
@@ -41,6 +45,26 @@ class Pretrained:
     tokenizer_directory: pathlib.Path | None
     report: TensorReport
     _load: Callable[[], tuple[dict[str, Any], TensorReport]] = dataclasses.field(repr=False)
+    chosen_as: str = ""
+    skipped: Mapping[int, str] = dataclasses.field(default_factory=dict)
+
+    def describe(self, what: str | None = None) -> str:
+        """Returns on one line which model it is, and of a run which checkpoint.
+
+        Args:
+            what: what it is for, such as the name of a task; its class by default.
+        """
+        which = [self.kind, what or self.model_class]
+        if self.step is not None:
+            which.append(f"step {self.step}" + (f", {self.chosen_as}" if self.chosen_as else ""))
+        return f"{self.path} ({', '.join(which)})"
+
+    def warnings(self) -> list[str]:
+        """Returns a line for each of the run's checkpoints that could not be read when this one was chosen."""
+        return [
+            f"checkpoint {step} is passed over, as it cannot be read: {reason}; {self.path} is used"
+            for step, reason in sorted(self.skipped.items())
+        ]
 
     def load_parameters(self) -> dict[str, Any]:
         """Reads the weights: a nested dict of float32 JAX arrays on the default device.
@@ -66,13 +90,13 @@ class Pretrained:
         return tokenizer
 
 
-def open_pretrained(path: str | pathlib.Path, checkpoint: str = "latest") -> Pretrained:
+def open_pretrained(path: str | pathlib.Path, checkpoint: str = LATEST) -> Pretrained:
     """Opens a model of any kind; reads JSON and headers only, and imports no JAX.
 
     Args:
         path: a run's folder or one of its checkpoints'; a directory with config.json and safetensors; a directory with
             bert_config.json and a TensorFlow checkpoint, or that checkpoint's prefix DIR/bert_model.ckpt.
-        checkpoint: of a run, "latest", "best" (lowest validation loss) or a step.
+        checkpoint: of a run, which; see `open_model`.
 
     Raises:
         UserError: there is no model, or it is not a BERT, or not a whole one.
@@ -84,7 +108,7 @@ def open_pretrained(path: str | pathlib.Path, checkpoint: str = "latest") -> Pre
     is_huggingface = prefix is None and path.is_dir() and huggingface.is_directory_of(path)
     if prefix is None and not is_huggingface:
         raise UserError(_nothing_there(path))
-    if checkpoint != "latest":
+    if checkpoint not in (LATEST, BEST_OR_LATEST):
         raise UserError(f"{path} is a single model: a checkpoint ({checkpoint}) can be chosen of a run's folder only")
     if is_huggingface:
         return _from_match("huggingface", path, path, *huggingface.open_directory(path))
@@ -123,6 +147,10 @@ def _open_bert_jax(model: SavedModel) -> Pretrained:
         config = BertConfig.from_json(run["architecture"])
         # Checkpoints of before there were other classes do not say theirs.
         model_class, labels = run.get("model_class", "BertForPreTraining"), run.get("labels")
+        expect_type(model_class, str, f"{model.path}: model_class", _REMEDY)
+        expect_type(labels, list[str] | None, f"{model.path}: labels", _REMEDY)
+        expect_type(run["architecture"], dict, f"{model.path}: architecture", _REMEDY)
+        expect_type(run["checksums"], dict, f"{model.path}: checksums", _REMEDY)
         paths = [name.removeprefix("params/") for name in run["checksums"] if name.startswith("params/")]
     except (LookupError, TypeError) as error:
         raise UserError(f"{model.path} is not a readable checkpoint of a model: it lacks {error}") from error
@@ -139,6 +167,8 @@ def _open_bert_jax(model: SavedModel) -> Pretrained:
         tokenizer_directory=_tokenizer_directory(model.files / "tokenizer"),
         report=report,
         _load=lambda: (model.load_parameters(), report),
+        chosen_as=model.chosen_as,
+        skipped=model.skipped,
     )
 
 

@@ -32,7 +32,7 @@ def load_starting_weights(
     model = open_pretrained(source)
     words = words_added_since(model.load_tokenizer(), tokenizer, source) if model.tokenizer_directory else ()
     parameters = model.load_parameters()
-    lines = [f"weights of {source} ({model.kind}, {model.model_class}):"]
+    lines = [*model.warnings(), f"weights of {model.describe()}:"]
     if words:
         parameters = grow_vocabulary(parameters, words, padded_vocab_size(tokenizer.vocab_size))
         lines += describe_growth(words, tokenizer)

@@ -104,6 +104,12 @@ def match_tensors(
         UserError: a tensor of the encoder is missing or of another shape: this is not that BERT.
     """
     found = _find(format, shapes)
+    # Every layer has tensors of its own, and names are made for no more layers than there can be.
+    if config.num_hidden_layers > len(found):
+        raise UserError(
+            f"{source} does not hold the BERT that its configuration describes: that has {config.num_hidden_layers}"
+            f" layers, and of a BERT there are {len(found)} tensors; copy weights and configuration again"
+        )
     if labels is None:
         bias = found.get(names.PARTS["classifier"][1].names[format])
         num_labels = shapes[bias][0] if bias and shapes[bias] else 2

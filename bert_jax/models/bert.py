@@ -207,7 +207,7 @@ class BertForPreTraining(nnx.Module):
         dtype = execution.jax_dtype
         self.bert = BertModel(config, execution=execution, rngs=rngs)
         self.masked_lm = MaskedLanguageModelHead(config, padded_vocab_size(config.vocab_size), dtype=dtype, rngs=rngs)
-        self.next_sentence = NextSentenceHead(config, dtype=dtype, rngs=rngs)
+        self.next_sentence = NextSentenceHead(config, execution=execution, rngs=rngs)
 
     def __call__(self, batch: Batch, keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """Scores a pre-training batch.

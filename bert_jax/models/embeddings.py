@@ -6,6 +6,7 @@ import numpy as np
 from flax import nnx
 
 from bert_jax.config import BertConfig
+from bert_jax.errors import UserError
 from bert_jax.models.activation_axes import VOCAB, with_axes
 from bert_jax.models.dropout import dropout
 from bert_jax.models.layers import embed, layer_norm
@@ -13,6 +14,8 @@ from bert_jax.models.layers import embed, layer_norm
 # The vocabulary's axis is padded to a multiple of this, so that it can be cut over devices and fills matrix units:
 # 30522 = 2 * 3 * 5087 divides by nothing useful.
 VOCABULARY_MULTIPLE = 128
+# Beyond any table: what is looked up there is NaN.
+_NOWHERE = np.int32(np.iinfo(np.int32).max)
 
 
 def padded_vocab_size(vocab_size: int) -> int:
@@ -73,21 +76,57 @@ class BertEmbeddings(nnx.Module):
             keys: `[batch]` dropout keys, or None for no dropout.
 
         Returns:
-            `[batch, length, hidden]`.
+            `[batch, length, hidden]`. Compiled, a program cannot refuse what it is given: the vector of a token with an
+            id, token type or position that there is not is NaN, and so is all that looks at it.
+
+        Raises:
+            UserError: there is no such id, token type or position, where they are known, outside of jit.
         """
+        config = self.config
+        input_ids = _checked(input_ids, config.vocab_size, "input_ids", "the vocabulary")
+        token_type_ids = _checked(token_type_ids, config.type_vocab_size, "token_type_ids", "the token types")
+        position_ids = _checked(position_ids, config.max_position_embeddings, "position_ids", "the model's positions")
         # Two or so token types: a product with a one-hot matrix spares the gather and above all its scatter backwards.
-        types = jax.nn.one_hot(token_type_ids, self.config.type_vocab_size, dtype=self.token_type_embeddings.dtype)
+        types = jax.nn.one_hot(token_type_ids, config.type_vocab_size, dtype=self.token_type_embeddings.dtype)
+        types = jnp.where((token_type_ids == _NOWHERE)[..., None], jnp.nan, types)
         words = jnp.take(_whole_vectors(self.word_embeddings, VOCAB), input_ids, axis=0)
         summed = words + self._positions(position_ids) + types @ _whole_vectors(self.token_type_embeddings)
-        if self.config.layer_norm_placement == "post":
+        if config.layer_norm_placement == "post":
             summed = self.layer_norm(summed)
-        return dropout(summed, self.config.hidden_dropout_prob, keys)
+        return dropout(summed, config.hidden_dropout_prob, keys)
 
     def _positions(self, position_ids: jax.Array) -> jax.Array:
         if self.config.position_embedding_type == "learned":
             return jnp.take(_whole_vectors(self.position_embeddings), position_ids, axis=0)
         table = sinusoidal_positions(self.config.max_position_embeddings, self.config.hidden_size)
         return jnp.take(jnp.asarray(table, self.dtype), position_ids, axis=0)
+
+
+def _checked(ids: jax.Array, number: int, name: str, table: str) -> jax.Array:
+    """Returns ids `[batch, length]` with `_NOWHERE` in the place of those that there are not.
+
+    Looked up as they are, negative ones would count from the end of a table, and those beyond the vocabulary be the
+    zeros that pad it.
+
+    Args:
+        ids: to look up.
+        number: how many there are.
+        name: of the array, for messages.
+        table: what they number, for messages.
+
+    Raises:
+        UserError: there is no such id, where they are known.
+    """
+    # What is traced has no values yet, and an array that lies on other processes too cannot be looked at from here.
+    if not isinstance(ids, jax.core.Tracer) and getattr(ids, "is_fully_addressable", True) and np.size(ids):
+        smallest, largest = int(np.min(ids)), int(np.max(ids))
+        if smallest < 0 or largest >= number:
+            wrong = f"largest is {largest}" if largest >= number else f"smallest is {smallest}"
+            raise UserError(
+                f"{name}: the {wrong}, and the numbers of {table} are 0 to {number - 1}: use the tokenizer that belongs"
+                " to the model, and texts no longer than it takes"
+            )
+    return jnp.where((ids >= 0) & (ids < number), ids, _NOWHERE)
 
 
 def _whole_vectors(table: nnx.Embed, rows: str | None = None) -> jax.Array:

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 from bert_jax.errors import UserError
+from bert_jax.numerics import Numerics
 
 DTYPES = ("float32", "bfloat16")
 REMAT = ("none", "full", "dots", "dots_no_batch")
@@ -24,12 +25,14 @@ class Execution:
         unroll: layers per iteration of the scan; more compiles longer and, on CPUs, runs faster.
         frozen_layers: so many layers from the bottom, and the embeddings below them, get no gradient, and are run
             without keeping anything for it.
+        numerics: as of the run that goes on, which may have been begun with an older version.
     """
 
     dtype: str = "float32"
     remat: str = "none"
     unroll: int = 1
     frozen_layers: int = 0
+    numerics: Numerics = Numerics()  # noqa: RUF009 (frozen)
 
     def __post_init__(self):
         if self.dtype not in DTYPES:
@@ -40,6 +43,8 @@ class Execution:
             raise UserError(f"Execution.unroll must be a positive whole number, not {self.unroll!r}")
         if not isinstance(self.frozen_layers, int) or self.frozen_layers < 0:
             raise UserError(f"Execution.frozen_layers must be a whole number, at least 0, not {self.frozen_layers!r}")
+        if not isinstance(self.numerics, Numerics):
+            raise UserError(f"Execution.numerics follows from the run: leave it out, instead of {self.numerics!r}")
 
     @property
     def jax_dtype(self) -> Any:

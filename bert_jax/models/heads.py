@@ -6,7 +6,8 @@ from flax import nnx
 
 from bert_jax.config import LAST_FOUR, BertConfig
 from bert_jax.models.activation_axes import BATCH, VOCAB, with_axes
-from bert_jax.models.layers import activation, gather_positions, layer_norm, linear
+from bert_jax.models.execution import Execution
+from bert_jax.models.layers import LogitsMap, activation, gather_positions, layer_norm, linear
 
 # Poolings that read the encoder's output at positions alone.
 POOLED_AT_POSITIONS = ("cls", "entities")
@@ -115,10 +116,10 @@ class MaskedLanguageModelHead(nnx.Module):
 class NextSentenceHead(nnx.Module):
     """A linear map of the pooled vector to two logits: 0, the true next; 1, a random one."""
 
-    def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, config: BertConfig, *, execution: Execution, rngs: nnx.Rngs):
         """Makes the linear map."""
-        self.dense = linear(config, config.hidden_size, 2, ("embed",), (None,), dtype=dtype, rngs=rngs)
+        self.dense = LogitsMap(config, 2, execution=execution, rngs=rngs)
 
     def __call__(self, pooled: jax.Array) -> jax.Array:
         """Maps `[..., hidden]` to float32 logits `[..., 2]`."""
-        return with_axes(self.dense(pooled).astype(jnp.float32), BATCH)
+        return with_axes(self.dense(pooled), BATCH)

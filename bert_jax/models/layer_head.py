@@ -3,14 +3,14 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from bert_jax.config import BertConfig
 from bert_jax.models.bert import Batch, pooled_positions
 from bert_jax.models.dropout import dropout
+from bert_jax.models.execution import Execution
 from bert_jax.models.heads import Pooler
-from bert_jax.models.layers import linear
+from bert_jax.models.layers import LogitsMap
 
 
 class LayerHead(nnx.Module):
@@ -23,7 +23,7 @@ class LayerHead(nnx.Module):
         *,
         with_pooler: bool,
         with_dropout: bool,
-        dtype: jnp.dtype,
+        execution: Execution,
         rngs: nnx.Rngs,
     ):
         """Makes the head.
@@ -33,14 +33,14 @@ class LayerHead(nnx.Module):
             num_logits: of a text or a token.
             with_pooler: whether it is texts that have logits, rather than tokens.
             with_dropout: whether there is dropout before the linear map.
-            dtype: of the computation.
+            execution: how it is computed.
             rngs: keys for the initial values.
         """
         self._rate = config.hidden_dropout_prob if with_dropout else 0.0
         if with_pooler:
             pooling = "cls" if config.pooling == "last_four" else config.pooling
-            self.pooler = Pooler(dataclasses.replace(config, pooling=pooling), dtype=dtype, rngs=rngs)
-        self.output = linear(config, config.hidden_size, num_logits, ("embed",), (None,), dtype=dtype, rngs=rngs)
+            self.pooler = Pooler(dataclasses.replace(config, pooling=pooling), dtype=execution.jax_dtype, rngs=rngs)
+        self.output = LogitsMap(config, num_logits, execution=execution, rngs=rngs)
 
     def __call__(self, states: jax.Array, batch: Batch, keys: jax.Array | None = None) -> jax.Array:
         """Scores texts or tokens.
@@ -56,4 +56,4 @@ class LayerHead(nnx.Module):
         if hasattr(self, "pooler"):
             positions = pooled_positions(self.pooler.config, batch)
             states = self.pooler(states, batch["segment_ids"], positions)[:, 0]
-        return self.output(dropout(states, self._rate, keys)).astype(jnp.float32)
+        return self.output(dropout(states, self._rate, keys))

@@ -10,6 +10,7 @@ from flax import nnx
 
 from bert_jax.config import BertConfig
 from bert_jax.models.activation_axes import BATCH, with_axes
+from bert_jax.models.execution import Execution
 
 
 def kernel_init(config: BertConfig) -> nnx.Initializer:
@@ -39,6 +40,37 @@ def linear(
         bias_metadata={"logical_axes": out_axes},
         rngs=rngs,
     )
+
+
+class LogitsMap(nnx.LinearGeneral):
+    """An affine map of vectors `[..., hidden]` to float32 logits `[..., logits]`, the last thing that a head does.
+
+    Whatever the dtype of the computation, products are summed in float32 and the bias is added there: rounded, two
+    logits of a long passage are often the same number.
+    """
+
+    def __init__(self, config: BertConfig, num_logits: int, *, execution: Execution, rngs: nnx.Rngs):
+        """Makes the map; `execution` says how it is computed."""
+        exact = {"preferred_element_type": jnp.float32, "promote_dtype": _promote_all_but_bias}
+        super().__init__(
+            config.hidden_size,
+            num_logits,
+            dtype=execution.jax_dtype,
+            kernel_init=kernel_init(config),
+            kernel_metadata={"logical_axes": ("embed", None)},
+            bias_metadata={"logical_axes": (None,)},
+            rngs=rngs,
+            **({} if execution.numerics.has_rounded_logits else exact),
+        )
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Scores `[..., hidden]`."""
+        return super().__call__(inputs).astype(jnp.float32)
+
+
+def _promote_all_but_bias(arrays: tuple[jax.Array, ...], *, dtype: jnp.dtype) -> tuple[jax.Array, ...]:
+    inputs, kernel, bias = arrays
+    return inputs.astype(dtype), kernel.astype(dtype), bias
 
 
 def layer_norm(config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:

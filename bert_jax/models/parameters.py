@@ -4,13 +4,18 @@ Training, checkpoints and conversion see only the dict, under the field's names;
 """
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
+from bert_jax.errors import UserError
+
 Parameters = dict[str, Any]
+# Names in a message.
+_SHOWN = 4
 
 
 class Functional:
@@ -24,7 +29,7 @@ class Functional:
         # Eager sharding would ask for a mesh where the module is built; the layout is decided by the caller of `init`.
         with nnx.use_eager_sharding(False):
             abstract = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
-        self._build = build
+        self._build, self._name = build, type(abstract).__name__
         self._graph, self._abstract_state = nnx.split(abstract)
 
     def init(self, key: jax.Array) -> Parameters:
@@ -37,7 +42,12 @@ class Functional:
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self._pure(self._abstract_state))
 
     def apply(self, parameters: Parameters, *arguments: Any, method: str = "__call__", **keywords: Any) -> Any:
-        """Calls the module with these parameters, or a method of it or of a part of it, such as bert.hidden_states."""
+        """Calls the module with these parameters, or a method of it or of a part of it, such as bert.hidden_states.
+
+        Raises:
+            UserError: they are of another model: a name is missing, another is there, or a shape is not the same.
+        """
+        self._check(parameters)
         state = jax.tree.map(lambda leaf: leaf, self._abstract_state)
         nnx.replace_by_pure_dict(state, parameters)
         return operator.attrgetter(method)(nnx.merge(self._graph, state))(*arguments, **keywords)
@@ -52,9 +62,40 @@ class Functional:
         is_variable = lambda leaf: isinstance(leaf, nnx.Variable)  # noqa: E731
         return self._pure(jax.tree.map(names, self._abstract_state, is_leaf=is_variable))
 
+    def _check(self, parameters: Parameters) -> None:
+        wanted, given = _shapes(self.abstract()), _shapes(parameters)
+        if wanted == given:
+            return
+        differences = {
+            "it lacks": [name for name in wanted if name not in given],
+            "it has": [name for name in given if name not in wanted],
+            "of another shape": [
+                f"{name} {list(given[name])} instead of {list(shape)}"
+                for name, shape in wanted.items()
+                if given.get(name, shape) != shape
+            ],
+        }
+        found = "; ".join(f"{what} {_some(names)}" for what, names in differences.items() if names)
+        raise UserError(
+            f"the parameters are not those of a {self._name}, which has {_some(list(wanted))}: {found}; give those that"
+            " belong to it, or of a larger tree the part that does (bert_jax.models.parameters.restrict)"
+        )
+
     @staticmethod
     def _pure(state: nnx.State) -> Parameters:
         return nnx.to_pure_dict(state)
+
+
+def _shapes(tree: Parameters) -> dict[str, tuple[int, ...]]:
+    """The shape of each array, by its path such as pooler/dense/kernel."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.shape(leaf) for path, leaf in leaves}
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few names, and how many there are beside."""
+    rest = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def restrict(parameters: Parameters, wanted: Parameters) -> Parameters:

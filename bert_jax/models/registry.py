@@ -83,7 +83,7 @@ def build_layer_head(
             num_labels or 2,
             with_pooler=model_class == "BertForSequenceClassification",
             with_dropout=model_class in CLASSIFICATION_CLASSES,
-            dtype=chosen.jax_dtype,
+            execution=chosen,
             rngs=rngs,
         )
     )

@@ -5,14 +5,13 @@ segment_ids `[batch, length]`; and with `[batch]` dropout keys, or None for no d
 """
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from bert_jax.config import BertConfig
 from bert_jax.models.bert import Batch, BertModel, pooled_positions, token_arrays
 from bert_jax.models.dropout import dropout, fold_in_each
 from bert_jax.models.execution import Execution
-from bert_jax.models.layers import linear
+from bert_jax.models.layers import LogitsMap
 
 # The place of dropout before a classifier, beside those of `BertModel`: the layers, and 1 << 20, the embeddings.
 _CLASSIFIER_PLACE = (1 << 20) + 1
@@ -25,13 +24,11 @@ class _Classification(nnx.Module):
     def __init__(self, config: BertConfig, num_labels: int, *, with_pooler: bool, execution: Execution, rngs: nnx.Rngs):
         self.config = config
         self.bert = BertModel(config, with_pooler=with_pooler, execution=execution, rngs=rngs)
-        self.classifier = linear(
-            config, config.hidden_size, num_labels, ("embed",), (None,), dtype=execution.jax_dtype, rngs=rngs
-        )
+        self.classifier = LogitsMap(config, num_labels, execution=execution, rngs=rngs)
 
     def _classify(self, vectors: jax.Array, keys: jax.Array | None) -> jax.Array:
         dropped = dropout(vectors, self.config.hidden_dropout_prob, fold_in_each(keys, _CLASSIFIER_PLACE))
-        return self.classifier(dropped).astype(jnp.float32)
+        return self.classifier(dropped)
 
 
 class BertForSequenceClassification(_Classification):
@@ -74,12 +71,12 @@ class BertForQuestionAnswering(nnx.Module):
     def __init__(self, config: BertConfig, *, execution: Execution = _DEFAULT, rngs: nnx.Rngs):
         """Makes the model; arguments as of `BertModel`."""
         self.bert = BertModel(config, with_pooler=False, execution=execution, rngs=rngs)
-        self.span = linear(config, config.hidden_size, 2, ("embed",), (None,), dtype=execution.jax_dtype, rngs=rngs)
+        self.span = LogitsMap(config, 2, execution=execution, rngs=rngs)
 
     def __call__(self, batch: Batch, keys: jax.Array | None = None) -> jax.Array:
         """Returns float32 logits `[batch, length, 2]`, of the start and of the end; padding has logits too."""
-        return self.span(self.bert(*token_arrays(batch), keys)).astype(jnp.float32)
+        return self.span(self.bert(*token_arrays(batch), keys))
 
     def from_states(self, states: jax.Array, batch: Batch, keys: jax.Array | None = None) -> jax.Array:
         """Returns what a call does, from `BertModel.computed_states`."""
-        return self.span(self.bert.read(states)).astype(jnp.float32)
+        return self.span(self.bert.read(states))

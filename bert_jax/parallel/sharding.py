@@ -6,6 +6,7 @@ vocabulary; with both, along two axes.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -68,7 +69,8 @@ def param_shardings(mesh: Mesh, logical_axes: Any, abstract_params: Any) -> Any:
 def state_shardings(mesh: Mesh, logical_axes: Any, abstract_state: Any) -> Any:
     """Returns a tree of NamedShardings like the train state.
 
-    What the optimizer keeps for each parameter lies where the parameter does; all else, such as counts, is replicated.
+    What the optimizer keeps for a parameter, or some of its layers, lies where the parameter does; all else, such as
+    counts, is replicated.
 
     Args:
         mesh: where it goes.
@@ -76,16 +78,15 @@ def state_shardings(mesh: Mesh, logical_axes: Any, abstract_state: Any) -> Any:
         abstract_state: a TrainState of shapes.
     """
     params = param_shardings(mesh, logical_axes, abstract_state.params)
-    by_path = dict(jax.tree_util.tree_leaves_with_path(params))
-    shapes = {path: leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(abstract_state.params)}
+    axes = dict(jax.tree_util.tree_leaves_with_path(logical_axes, is_leaf=_is_axes))
 
     def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        # Moments are trees like the parameters, somewhere in the optimizer's state: the end of their path is the
-        # parameter's.
+        # Moments are trees like the parameters, or parts of them, somewhere in the optimizer's state: the end of their
+        # path is the parameter's.
         for start in range(len(path)):
-            suffix = path[start:]
-            if shapes.get(suffix) == leaf.shape:
-                return by_path[suffix]
+            of_parameter = axes.get(path[start:], ())
+            if len(of_parameter) == leaf.ndim > 0:
+                return NamedSharding(mesh, _partition(mesh, of_parameter, leaf.shape)[0])
         return NamedSharding(mesh, PartitionSpec())
 
     return jax.tree_util.tree_map_with_path(sharding, abstract_state)._replace(params=params)
@@ -112,15 +113,13 @@ def with_shardings(abstract: Any, shardings: Any) -> Any:
 
 
 def bytes_per_device(abstract: Any) -> int:
-    """The bytes that each device holds of arrays with these shapes and shardings."""
+    """The bytes that each device holds of arrays with these shapes and shardings; without one, an array is whole."""
     return sum(_local_bytes(leaf) for leaf in jax.tree.leaves(abstract))
 
 
 def _local_bytes(leaf: Any) -> int:
-    size = leaf.dtype.itemsize
-    for length in leaf.sharding.shard_shape(leaf.shape):
-        size *= length
-    return size
+    sharding = getattr(leaf, "sharding", None)
+    return math.prod(leaf.shape if sharding is None else sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
 
 def describe(mesh: Mesh, logical_axes: Any, abstract_params: Any) -> list[str]:

@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 
 from bert_jax.data.length_batches import LengthBatches, batches_in_order_of_length
 from bert_jax.parallel.batch_rows import BatchRows
-from bert_jax.parallel.mesh import batch_sharding
+from bert_jax.parallel.memory import Need, check_memory
+from bert_jax.parallel.mesh import abstract_batch, batch_sharding
 from bert_jax.tasks.encoding.encoded_rows import EncodedRows
 from bert_jax.training.late_results import fetch_late
 
@@ -99,7 +100,12 @@ def outputs_of_rows(
     Returns:
         The statistics' sums, in float64, and by the outputs' names one array for each unit, in the order of the units.
         What there is of padding in them is left.
+
+    Raises:
+        UserError: there is no memory for a batch.
     """
+    shapes = rows.shapes(batch_size, int(rows.unit_lengths().max(initial=1)))
+    check_memory([Need("a batch", abstract_batch(mesh, shapes), "lower the batch size")])
     totals: collections.defaultdict[str, float] = collections.defaultdict(float)
     gathered: dict[str, list[Any]] = {}
     ours = BatchRows.of(batch_sharding(mesh), batch_size)

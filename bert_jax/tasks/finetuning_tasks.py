@@ -11,8 +11,29 @@ from bert_jax.tasks.multiple_choice import MultipleChoice
 from bert_jax.tasks.question_answering import QuestionAnswering
 from bert_jax.tasks.relation import RelationExtraction
 from bert_jax.tasks.tagging import Tagging
+from bert_jax.text.json_files import expect_type, show_json
 
 TASKS = {task.name: task for task in (Classification, Tagging, QuestionAnswering, MultipleChoice, RelationExtraction)}
+
+# What the tasks keep in JSON, by name; whose a task is says which of these there are.
+_TYPES = {
+    "kind": str,
+    "labels": list[str] | None,
+    "main_metric": str | None,
+    "markers": list[str],
+    "is_pair": bool | None,
+    "context_len": int,
+    "evaluator": str,
+    "may_be_impossible": bool,
+    "num_choices": int,
+    "doc_stride": int,
+    "max_question_len": int,
+    "max_answer_len": int | None,
+    "n_best": int,
+    "null_threshold": float,
+}
+_PLACE = "the record of what the model was tuned for is damaged"
+_REMEDY = "use another checkpoint"
 
 # What an evaluation finds on the dev set and predictions are made with.
 _TUNED = ("null_threshold",)
@@ -44,10 +65,18 @@ def task_from_json(values: Mapping[str, Any], validation: Mapping[str, float] | 
         validation: the metrics of the checkpoint, from which the task takes what was tuned on the dev set.
 
     Raises:
-        UserError: there is no such task.
+        UserError: there is no such task, or the record is damaged.
     """
-    task = TASKS.get(values["task"])
-    if task is None:
-        raise UserError(f"the model is tuned for {values['task']!r}, and known are {', '.join(TASKS)}")
+    expect_type(validation, dict | None, f"{_PLACE}: validation", _REMEDY)
     tuned = {name: validation[name] for name in _TUNED if name in (validation or {})}
-    return task.from_json({**values, **tuned})
+    values = {**expect_type(values, dict, f"{_PLACE}: it", _REMEDY), **tuned}
+    name = expect_type(values.get("task"), str, f"{_PLACE}: task", _REMEDY)
+    if name not in TASKS:
+        raise UserError(f"the model is tuned for {show_json(name)}, and known are {', '.join(TASKS)}")
+    for field, kind in _TYPES.items():
+        if field in values:
+            expect_type(values[field], kind, f"{_PLACE}: {field}", _REMEDY)
+    try:
+        return TASKS[name].from_json(values)
+    except KeyError as error:  # a field that is missing, or a kind that there is not
+        raise UserError(f"{_PLACE}: there is no {error}: {_REMEDY}") from error

@@ -63,7 +63,7 @@ class PretrainingLosses:
         vocab_size = padded_vocab_size(config.vocab_size)
         heads = {
             _MLM: ("masked_lm", lambda rngs: MaskedLanguageModelHead(config, vocab_size, dtype=dtype, rngs=rngs)),
-            _NSP: ("next_sentence", lambda rngs: NextSentenceHead(config, dtype=dtype, rngs=rngs)),
+            _NSP: ("next_sentence", lambda rngs: NextSentenceHead(config, execution=execution, rngs=rngs)),
         }
         self._heads = {name: Functional(build) for term, (name, build) in heads.items() if term in self._weights}
 

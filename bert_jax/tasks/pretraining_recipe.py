@@ -1,7 +1,7 @@
 """All the choices of a pre-training run, as plain values that are checked before JAX is imported."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bert_jax.config import BertConfig
@@ -164,3 +164,27 @@ class Pretrain:
             identity.update({f"{name}.{field}": value for field, value in dataclasses.asdict(part).items()})
         identity["Execution.dtype"] = self.execution.dtype
         return identity
+
+
+def masking_of_run(identity: Mapping[str, Any]) -> tuple[Masking, int] | None:
+    """Returns the masking of a run, and its seed: with them come the masks of its own evaluations.
+
+    Args:
+        identity: of `Pretrain.identity`, as a checkpoint keeps it.
+
+    Returns:
+        None where nothing is said of them, as in what was not pre-trained here.
+
+    Raises:
+        UserError: the record is damaged, or of a newer version.
+    """
+    prefix = "Masking."
+    fields = {name.removeprefix(prefix): value for name, value in identity.items() if name.startswith(prefix)}
+    seed = identity.get("pretrain.seed")
+    if not fields:
+        return None
+    unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(Masking)})
+    if unknown or not isinstance(seed, int):
+        what = f"Masking.{unknown[0]} is not known here" if unknown else f"pretrain.seed is {seed!r}"
+        raise UserError(f"the run's record of its masking cannot be used: {what}")
+    return Masking(**fields), seed

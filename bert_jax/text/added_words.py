@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from bert_jax.errors import UserError
+from bert_jax.text.json_files import expect_type, show_json
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.text.wordpiece import WordPieceTokenizer
 
 # The entry of `Tokenizer.training` that holds the listing.
 TRAINING_ENTRY = "added_words"
+
+_ENTRY = {"word": str, "id": int, "unused_slot": str | None, "pieces": list[int]}
 
 _UNUSED = re.compile(r"\[unused\d+\]")
 
@@ -143,13 +146,16 @@ def read_added_words(tokenizer: Tokenizer) -> tuple[AddedWord, ...]:
     A word's pieces can be ids of words before it. To start from weights of a model, take those words in order whose id
     means another token, or none, in that model's own tokenizer.
     """
-    try:
-        return tuple(
-            AddedWord(entry["word"], entry["id"], entry["unused_slot"], tuple(entry["pieces"]))
-            for entry in tokenizer.training.get(TRAINING_ENTRY, ())
+    place, remedy = "the tokenizer's listing of added words is damaged", "add them again"
+    found = []
+    for entry in expect_type(tokenizer.training.get(TRAINING_ENTRY, []), list[dict], f"{place}: it", remedy):
+        word, index, slot, pieces = (
+            expect_type(entry.get(name), kind, f"{place}: {name}", remedy) for name, kind in _ENTRY.items()
         )
-    except (LookupError, TypeError) as error:
-        raise UserError(f"the tokenizer's listing of added words is damaged ({error}): add them again") from error
+        if not all(0 <= one < tokenizer.vocab_size for one in (index, *pieces)):
+            raise UserError(f"{place}: {show_json(word)} has ids that the vocabulary does not have: {remedy}")
+        found.append(AddedWord(word, index, slot, tuple(pieces)))
+    return tuple(found)
 
 
 def _check_word(tokenizer: WordPieceTokenizer, word: str, place: str) -> None:

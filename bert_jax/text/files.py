@@ -9,6 +9,11 @@ from collections.abc import Collection, Iterator
 
 from bert_jax.errors import UserError
 
+# Characters of a line: memory holds one, and a compressed file of a megabyte may hold one of a gigabyte.
+LONGEST_LINE = 1 << 24
+# Characters of a file that only makes sense as a whole.
+LONGEST_WHOLE = 1 << 26
+
 _BLOCK_BYTES = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 _BYTE_ORDER_MARK = "\ufeff"
@@ -55,20 +60,65 @@ def read_blocks(path: str) -> Iterator[str]:
 
 
 def read_lines(path: str) -> Iterator[tuple[int, str]]:
-    """Yields (line number from 1, line without its end) of a file; errors as `read_blocks`."""
+    """Yields (line number from 1, line without its end) of a file.
+
+    Raises:
+        UserError: as `read_blocks`, and for a line of more than `LONGEST_LINE` characters.
+    """
     pending: list[str] = []
-    number = 0
+    length = number = 0
     for block in read_blocks(path):
         first, *others = block.split("\n")
         pending.append(first)
-        if not others:
-            continue
-        others.insert(0, "".join(pending))
-        pending = [others.pop()]
-        for number, line in enumerate(others, start=number + 1):  # noqa: B020 (goes on counting)
-            yield number, line
+        length += len(first)
+        if others:
+            others.insert(0, "".join(pending))
+            pending = [others.pop()]
+            length = len(pending[0])
+            for number, line in enumerate(others, start=number + 1):  # noqa: B020 (goes on counting)
+                yield number, line
+        if length > LONGEST_LINE:
+            raise UserError(
+                f"{path}:{number + 1}: the line is longer than {LONGEST_LINE:,} characters: put line ends into the file"
+            )
     if last := "".join(pending):
         yield number + 1, last
+
+
+def read_whole(path: str) -> str:
+    """Returns the text of a file; errors as `read_blocks`, and for one of more than `LONGEST_WHOLE` characters."""
+    blocks: list[str] = []
+    length = 0
+    for block in read_blocks(path):
+        blocks.append(block)
+        length += len(block)
+        if length > LONGEST_WHOLE:
+            raise UserError(
+                f"{path} holds more than {LONGEST_WHOLE:,} characters, which is too much to be read as one: write it"
+                " as JSON lines, one object each"
+            )
+    return "".join(blocks)
+
+
+def read_bounded(path: str | os.PathLike[str], largest: int, remedy: str) -> bytes:
+    """Returns the bytes of a file that may have so many of them.
+
+    Raises:
+        UserError: there is no such file, it cannot be read, or it is larger; with the remedy.
+    """
+    try:
+        # Opening a pipe would wait for who writes into it.
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise UserError(f"{path} is not a file: {remedy}")
+        with open(path, "rb") as file:
+            content = file.read(largest + 1)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; {remedy}") from error
+    except ValueError as error:  # a NUL byte, or half of a character, in the path
+        raise UserError(f"cannot read {str(path)!r}: it is not the name of a file; {remedy}") from error
+    if len(content) > largest:
+        raise UserError(f"{path} is larger than the {largest >> 20} MiB that such a file may have: {remedy}")
+    return content
 
 
 def _read_bytes(path: str) -> Iterator[bytes]:

@@ -1,12 +1,12 @@
 """The formats of text files, one reader each, and how a file's format is told from its first lines."""
 
 import html
-import json
 import re
 from collections.abc import Callable, Iterator
 
 from bert_jax.errors import UserError
 from bert_jax.text.files import read_blocks, read_head, read_lines
+from bert_jax.text.json_files import JsonError, parse_json
 from bert_jax.text.passage import LONGEST_PASSAGE, Passage, cut_text
 
 _SENTENCE_ENDS = tuple(".!?…:;。！？；：…”’\"')」』）")
@@ -87,10 +87,9 @@ def read_json_lines(path: str) -> Iterator[Passage]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            raise UserError(f"{path}:{number}: no valid JSON ({reason}); each line must be one object") from error
+            record = parse_json(line, allow_surrogates=True)
+        except JsonError as error:
+            raise UserError(f"{path}:{number}: no valid JSON ({error}); each line must be one object") from error
         text = record.get("text") if isinstance(record, dict) else None
         if not isinstance(text, str):
             raise UserError(f'{path}:{number}: no JSON object with a string "text"; each line must be one')

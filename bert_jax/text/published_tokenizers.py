@@ -12,8 +12,14 @@ from typing import Any
 
 from bert_jax.errors import UserError
 from bert_jax.text import wordpiece
-from bert_jax.text.json_objects import read_json_object
-from bert_jax.text.tokenizer import DESCRIPTION_FILE, SPECIAL_TOKENS, hugging_face_special_tokens
+from bert_jax.text.json_files import expect_type, read_json_object, show_json
+from bert_jax.text.tokenizer import (
+    DESCRIPTION_FILE,
+    LARGEST_TOKENIZER_FILE,
+    MOST_TOKENS,
+    SPECIAL_TOKENS,
+    hugging_face_special_tokens,
+)
 from bert_jax.text.wordpiece import RULES, VOCABULARY_FILE, WordPieceTokenizer, read_vocabulary
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -62,28 +68,31 @@ class _Config:
     def __init__(self, path: pathlib.Path):
         """Reads the file; a UserError if it is damaged or asks for what a WordPieceTokenizer does not do."""
         self.path = path
-        self.values = read_json_object(path, _REMEDY) if path.exists() else {}
+        self.values = _read(path) if path.exists() else {}
         lowercase = self.values.get("do_lower_case")
         if lowercase is not None and not isinstance(lowercase, bool):
-            raise UserError(f"{path}: do_lower_case is {lowercase!r}: it must be true or false")
+            raise UserError(f"{path}: do_lower_case is {show_json(lowercase)}: it must be true or false")
         self.cased = None if lowercase is None else not lowercase
         read = ("strip_accents", "tokenize_chinese_chars")
         self.rules = wordpiece.check_rules({name: self.values[name] for name in read if name in self.values}, path)
         if self.values.get("do_basic_tokenize") is False:
             raise UserError(f"{path}: do_basic_tokenize is false, but bert_jax always splits words at punctuation")
-        kept_whole = sorted(set(self.values.get("never_split") or ()) - set(SPECIAL_TOKENS))
+        never_split = expect_type(self.values.get("never_split"), list[str] | None, f"{path}: never_split", _REMEDY)
+        kept_whole = sorted(set(never_split or ()) - set(SPECIAL_TOKENS))
         if kept_whole:
-            raise UserError(f"{path}: never_split keeps {kept_whole[0]!r} whole, which bert_jax cannot do")
+            raise UserError(f"{path}: never_split keeps {show_json(kept_whole[0])} whole, which bert_jax cannot do")
         for name, usual in hugging_face_special_tokens().items():
             token = self.values.get(name, usual)
             token = token.get("content") if isinstance(token, dict) else token
             if token != usual:
-                raise UserError(f"{path}: {name} is {token!r}, but bert_jax knows BERT's own name for it only: {usual}")
+                raise UserError(
+                    f"{path}: {name} is {show_json(token)}, but bert_jax knows BERT's own name for it only: {usual}"
+                )
 
 
 def _from_tokenizer_file(directory: pathlib.Path, config: _Config) -> WordPieceTokenizer:
     path = directory / TOKENIZER_FILE
-    data = read_json_object(path, _REMEDY)
+    data = _read(path)
     model, normalizer, splitter = (data.get(name) or {} for name in ("model", "normalizer", "pre_tokenizer"))
     _check_kind(path, model, normalizer, splitter)
 
@@ -101,8 +110,9 @@ def _from_tokenizer_file(directory: pathlib.Path, config: _Config) -> WordPieceT
 
     ids = model["vocab"]
     added = {}
-    for token in data.get("added_tokens") or ():
-        added[token.get("content")] = (token.get("id"), token.get("special"))
+    for token in expect_type(data.get("added_tokens"), list[dict] | None, f"{path}: added_tokens", _REMEDY) or ():
+        content = expect_type(token.get("content"), str, f"{path}: content of an added token", _REMEDY)
+        added[content] = (token.get("id"), token.get("special"))
     tokens = _in_order({**ids, **_ids_of_special(added, path)}, path)
     vocabulary = directory / VOCABULARY_FILE
     if vocabulary.exists() and read_vocabulary(vocabulary)[: len(ids)] != tokens[: len(ids)]:
@@ -124,14 +134,14 @@ def _check_kind(path: pathlib.Path, model: Any, normalizer: Any, splitter: Any) 
     for name, kind in wanted.items():
         if found[name] != kind:
             raise UserError(
-                f"{path} is no WordPiece tokenizer of BERT: its {name} is {found[name] or 'missing'}, not {kind};"
+                f"{path} is no WordPiece tokenizer of BERT: its {name} is {_name(found[name])}, not {kind};"
                 " bert_jax cannot use the model that it belongs to"
             )
     if not isinstance(model.get("vocab"), dict) or not all(type(index) is int for index in model["vocab"].values()):
         raise UserError(f"{path} is damaged (model.vocab maps no tokens to ids): fetch it again")
     if model.get("continuing_subword_prefix", wordpiece.CONTINUATION) != wordpiece.CONTINUATION:
         prefix = model["continuing_subword_prefix"]
-        raise UserError(f"{path}: pieces inside words begin with {prefix!r}, but bert_jax knows ## only")
+        raise UserError(f"{path}: pieces inside words begin with {show_json(prefix)}, but bert_jax knows ## only")
 
 
 def _check_agreement(path: pathlib.Path, cased: bool, rules: Mapping[str, Any], config: _Config) -> None:
@@ -153,22 +163,24 @@ def _check_agreement(path: pathlib.Path, cased: bool, rules: Mapping[str, Any], 
 
 def _from_vocabulary(directory: pathlib.Path, config: _Config) -> WordPieceTokenizer:
     path = directory / VOCABULARY_FILE
-    kind = config.values.get("tokenizer_class")
+    place = f"{config.path}: tokenizer_class"
+    kind = expect_type(config.values.get("tokenizer_class"), str | None, place, _REMEDY)
     if kind is not None and kind not in _CLASS_NAMES:
-        raise UserError(f"{config.path}: the tokenizer is a {kind}, but bert_jax can only use BERT's WordPiece")
+        raise UserError(f"{config.path}: the tokenizer is a {kind:.60}, but bert_jax can only use BERT's WordPiece")
     tokens = read_vocabulary(path)
     ids = {token: index for index, token in enumerate(tokens)}
     added: dict[str, tuple[Any, Any]] = {}
     source = directory / ADDED_TOKENS_FILE
     if source.exists():
-        added = {token: (index, False) for token, index in read_json_object(source, _REMEDY).items()}
+        added = {token: (index, False) for token, index in _read(source).items()}
     declared = config.values.get("added_tokens_decoder")
     if isinstance(declared, dict):
         source = config.path
         for index, token in declared.items():
-            if not (index.isdecimal() and isinstance(token, dict)):
-                raise UserError(f"{source} is damaged (added_tokens_decoder has {index!r}): fetch it again")
-            added[token.get("content")] = (int(index), token.get("special"))
+            if not (index.isdecimal() and len(index) < 10 and isinstance(token, dict)):
+                raise UserError(f"{source} is damaged (added_tokens_decoder has {show_json(index)}): fetch it again")
+            content = expect_type(token.get("content"), str, f"{source}: added_tokens_decoder[{index}]", _REMEDY)
+            added[content] = (int(index), token.get("special"))
     tokens = _in_order({**ids, **_ids_of_special(added, source)}, source)
 
     cased = config.cased
@@ -187,20 +199,36 @@ def _ids_of_special(added: Mapping[Any, tuple[Any, Any]], path: pathlib.Path) ->
     """
     for token, (index, special) in added.items():
         if not isinstance(token, str) or type(index) is not int:
-            raise UserError(f"{path} is damaged (added token {token!r} has the id {index!r}): fetch it again")
+            raise UserError(
+                f"{path} is damaged (added token {show_json(token)} has the id {show_json(index)}): fetch it again"
+            )
         if not special and token not in SPECIAL_TOKENS:
             raise UserError(
-                f"{path}: the added token {token!r} is cut out of texts before words are split, which bert_jax cannot"
-                " do; if it is a word, take it out and add it with launch.train_tokenizer --add_words"
+                f"{path}: the added token {show_json(token)} is cut out of texts before words are split, which bert_jax"
+                " cannot do; if it is a word, take it out and add it with launch.train_tokenizer --add_words"
             )
     return {token: index for token, (index, _) in added.items()}
 
 
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    return read_json_object(path, _REMEDY, largest=LARGEST_TOKENIZER_FILE)
+
+
+def _name(kind: Any) -> str:
+    return "missing" if not kind else kind if isinstance(kind, str) and len(kind) < 60 else show_json(kind)
+
+
 def _in_order(ids: Mapping[str, int], path: pathlib.Path) -> list[str]:
+    if len(ids) > MOST_TOKENS:
+        raise UserError(f"{path} has {len(ids):,} tokens: a vocabulary has {MOST_TOKENS:,} at most")
     tokens = sorted(ids, key=ids.__getitem__)
     for place, token in enumerate(tokens):
         if ids[token] != place:
-            problem = f"no token has the id {place}" if ids[token] > place else f"two tokens have the id {ids[token]}"
+            problem = (
+                f"no token has the id {place}"
+                if ids[token] > place
+                else f"two tokens have the id {show_json(ids[token])}"
+            )
             raise UserError(f"{path}: {problem}: a vocabulary gives each id from 0 on to one token; fetch it again")
     return tokens
 
@@ -208,6 +236,13 @@ def _in_order(ids: Mapping[str, int], path: pathlib.Path) -> list[str]:
 def _make(
     tokens: list[str], cased: bool, rules: Mapping[str, Any], training: dict[str, Any], path: pathlib.Path
 ) -> WordPieceTokenizer:
+    # A vocab.txt, which every saved tokenizer has, cannot say such a token.
+    unwritable = next((index for index, token in enumerate(tokens) if not token or {"\n", "\r"} & set(token)), None)
+    if unwritable is not None:
+        raise UserError(
+            f"{path}: the token with the id {unwritable}, {show_json(tokens[unwritable])}, is empty or holds a line"
+            " end, which bert_jax cannot use"
+        )
     missing = [token for token in SPECIAL_TOKENS if token not in tokens]
     if missing:
         raise UserError(f"{path} has no {', '.join(missing)}: BERT needs {', '.join(SPECIAL_TOKENS)}")

@@ -48,9 +48,7 @@ class SentencePieceTokenizer(base.Tokenizer):
         tokens = [self._processor.id_to_piece(index) for index in range(self._processor.get_piece_size())]
         super().__init__(tokens, {"cased": cased, "algorithm": algorithm}, model, training or {})
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `Tokenizer.encode_batch`."""
-        texts = list(texts)
+    def _encode_batch(self, texts: list[str]) -> list[list[int]]:
         try:
             return self._processor.encode(texts, out_type=int, num_threads=1)
         except (RuntimeError, TypeError):
@@ -90,7 +88,7 @@ class SentencePieceTokenizer(base.Tokenizer):
     def _starts_word(self, token: str) -> bool:
         # Punctuation is a word of its own, as in WordPiece; and scripts that are written without spaces (Chinese,
         # Japanese, Thai) mark no words, so that there each piece counts as one.
-        first = token[0]
+        first = token[:1]
         return first == WORD_START or not first.isalnum() or _is_written_without_spaces(first)
 
     def _write_files(self, directory: pathlib.Path) -> None:
@@ -169,13 +167,13 @@ def train_sentencepiece(
     return SentencePieceTokenizer(model.getvalue(), cased, algorithm, {**(training or {}), **statistics})
 
 
-def load_model(path: pathlib.Path, cased: bool, algorithm: str, training: dict[str, Any]) -> SentencePieceTokenizer:
-    """Reads a model file; UserError if it is missing or damaged."""
+def load_model(
+    path: pathlib.Path, model: bytes, cased: bool, algorithm: str, training: dict[str, Any]
+) -> SentencePieceTokenizer:
+    """Opens a model that was read from `path`; UserError if it is damaged."""
     try:
-        return SentencePieceTokenizer(path.read_bytes(), cased, algorithm, training)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}; the tokenizer is incomplete") from error
-    except RuntimeError as error:
+        return SentencePieceTokenizer(model, cased, algorithm, training)
+    except (RuntimeError, UnicodeDecodeError) as error:  # the latter for a piece that is not UTF-8
         raise UserError(f"{path} is damaged (no SentencePiece model): train or copy the tokenizer again") from error
 
 

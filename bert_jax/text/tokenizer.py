@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,11 @@ PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]",
 
 DESCRIPTION_FILE = "bert_jax_tokenizer.json"
 DESCRIPTION_VERSION = 1
+
+# Tokens of a vocabulary; published ones of BERT have up to half a million. More are refused before they fill memory.
+MOST_TOKENS = 1_000_000
+# Bytes of a vocabulary or a model, and of a JSON file that holds one.
+LARGEST_TOKENIZER_FILE = 64 << 20
 
 # What the round trip is checked on where no training text gives a sample.
 DEFAULT_SAMPLE = "The quick brown fox jumps over the lazy dog, 27 times in 1984."
@@ -52,6 +57,8 @@ class Tokenizer(abc.ABC):
             content: the vocabulary or model as bytes; with `settings` it decides the ids.
             training: see the class.
         """
+        if len(tokens) > MOST_TOKENS:
+            raise UserError(f"the vocabulary has {len(tokens):,} tokens: at most {MOST_TOKENS:,} are allowed")
         self.settings = dict(settings)
         self.training = dict(training)
         self._tokens = list(tokens)
@@ -61,8 +68,7 @@ class Tokenizer(abc.ABC):
         if missing:
             raise UserError(f"the vocabulary has no {', '.join(missing)}: BERT needs {', '.join(SPECIAL_TOKENS)}")
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (self._ids[t] for t in SPECIAL_TOKENS)
-        deciding = json.dumps({"kind": self.kind, **self.settings}, sort_keys=True).encode() + b"\0" + content
-        self.fingerprint = hashlib.sha256(deciding).hexdigest()
+        self.fingerprint = fingerprint_of(self.kind, self.settings, content)
         self.starts_word = np.array([self._starts_word(token) for token in self._tokens], dtype=bool)
 
     @property
@@ -71,8 +77,8 @@ class Tokenizer(abc.ABC):
         return (self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id)
 
     @abc.abstractmethod
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns the ids of each text, without special tokens; a literal "[MASK]" is ordinary text."""
+    def _encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Like `encode_batch`."""
 
     @abc.abstractmethod
     def _encode_with_offsets(self, texts: Sequence[str]) -> list[Pieces]:
@@ -98,8 +104,21 @@ class Tokenizer(abc.ABC):
     def _library_version(self) -> dict[str, str]:
         """Name and version of the library behind the kind."""
 
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each text, without special tokens; a literal "[MASK]" is ordinary text.
+
+        Raises:
+            TypeError: it is a single text, or not a list of texts.
+        """
+        return self._encode_batch(_list_of_texts(texts, "encode_batch"))
+
     def encode_with_offsets(self, texts: Sequence[str]) -> list[Pieces]:
-        """Returns the pieces of each text, with their places in it as it was given; ids as `encode_batch` gives."""
+        """Returns the pieces of each text, with their places in it as it was given; ids as `encode_batch` gives.
+
+        Raises:
+            TypeError: it is a single text, or not a list of texts.
+        """
+        texts = _list_of_texts(texts, "encode_with_offsets")
         repaired = [repair(text) for text in texts]
         encoded = self._encode_with_offsets(repaired)
         for index, (text, sound) in enumerate(zip(texts, repaired, strict=True)):
@@ -160,6 +179,36 @@ class Tokenizer(abc.ABC):
             self._write_files(folder)
             write_json(folder / DESCRIPTION_FILE, description)
             publish(folder, target)
+
+
+def fingerprint_of(kind: str, settings: Mapping[str, Any], content: bytes) -> str:
+    """Returns the fingerprint of a tokenizer of that kind, with those settings and that vocabulary or model."""
+    deciding = json.dumps({"kind": kind, **settings}, sort_keys=True).encode() + b"\0" + content
+    return hashlib.sha256(deciding).hexdigest()
+
+
+def refuse_single_text(texts: Iterable[str], function: str) -> None:
+    """Raises a TypeError for a text where several belong: it would be cut into letters without a word.
+
+    Args:
+        texts: what was given.
+        function: that it was given to, for the message.
+    """
+    if isinstance(texts, str):
+        shown = texts if len(texts) <= 40 else f"{texts[:40]}..."
+        raise TypeError(f"{function} takes a list of texts, not a single one: write {function}([{shown!r}])")
+
+
+def _list_of_texts(texts: Iterable[str], function: str) -> list[str]:
+    """Returns the texts as a list; a TypeError if they are none. Arguments as of `refuse_single_text`."""
+    refuse_single_text(texts, function)
+    texts = list(texts)
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"{function} takes a list of texts, and number {index} of these is a {type(text).__name__}: write str"
+            )
+    return texts
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

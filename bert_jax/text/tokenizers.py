@@ -4,7 +4,6 @@
 directories of others, with a tokenizer.json or a vocab.txt and nothing of ours.
 """
 
-import json
 import os
 import pathlib
 from collections.abc import Iterable
@@ -12,9 +11,20 @@ from typing import Any
 
 from bert_jax.errors import UserError
 from bert_jax.text import sentencepiece, wordpiece, wordpiece_training
+from bert_jax.text.files import read_bounded
+from bert_jax.text.json_files import expect_type, read_json_object
 from bert_jax.text.published_tokenizers import TOKENIZER_FILE, load_published_tokenizer
 from bert_jax.text.sentencepiece import ALGORITHMS, SentencePieceTokenizer
-from bert_jax.text.tokenizer import DESCRIPTION_FILE, DESCRIPTION_VERSION, SPECIAL_TOKENS, Tokenizer
+from bert_jax.text.tokenizer import (
+    DESCRIPTION_FILE,
+    DESCRIPTION_VERSION,
+    LARGEST_TOKENIZER_FILE,
+    MOST_TOKENS,
+    SPECIAL_TOKENS,
+    Tokenizer,
+    fingerprint_of,
+    refuse_single_text,
+)
 from bert_jax.text.wordpiece import WordPieceTokenizer, read_vocabulary
 
 __all__ = [
@@ -32,6 +42,7 @@ __all__ = [
 ]
 
 KINDS = ("wordpiece", "sentencepiece")
+_REMEDY = "train or copy the tokenizer again"
 
 _FIELDS = {
     "version": int,
@@ -67,7 +78,11 @@ def train_tokenizer(
 
     Raises:
         UserError: unknown kind or algorithm, no text, or a vocabulary size that does not fit the text.
+        TypeError: it is a single text, not several.
     """
+    refuse_single_text(texts, "train_tokenizer")
+    if vocab_size > MOST_TOKENS:
+        raise UserError(f"a vocabulary of {vocab_size} is too large: at most {MOST_TOKENS:,} tokens are allowed")
     if kind == "wordpiece":
         return wordpiece_training.train_wordpiece(texts, vocab_size, cased, training)
     if kind == "sentencepiece":
@@ -85,17 +100,11 @@ def wrap_vocabulary(
 def read_description(directory: str | os.PathLike) -> dict[str, Any] | None:
     """Returns the description in a tokenizer's directory, or None if there is none; UserError if it is damaged."""
     path = pathlib.Path(directory) / DESCRIPTION_FILE
-    try:
-        description = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if not path.is_file():
         return None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged (no valid JSON): train or copy the tokenizer again") from error
+    description = read_json_object(path, _REMEDY, largest=LARGEST_TOKENIZER_FILE)
     for name, kind in _FIELDS.items():
-        if not isinstance(description, dict) or not isinstance(description.get(name), kind):
-            raise UserError(f"{path} is damaged ({name!r} is missing or wrong): train or copy the tokenizer again")
+        expect_type(description.get(name), kind, f"{path}: {name}", _REMEDY)
     if description["version"] != DESCRIPTION_VERSION:
         raise UserError(
             f"{path} has version {description['version']}, this code reads {DESCRIPTION_VERSION}: train it again"
@@ -123,6 +132,7 @@ def load_tokenizer(directory: str | os.PathLike) -> Tokenizer:
         return load_published_tokenizer(directory)
     path = directory / DESCRIPTION_FILE
     kind, settings, training = description["kind"], description["settings"], description["training"]
+    expect_type(training.get("sample"), str | None, f"{path}: training.sample", _REMEDY)
     try:
         if kind == "wordpiece":
             file = directory / wordpiece.VOCABULARY_FILE
@@ -130,7 +140,12 @@ def load_tokenizer(directory: str | os.PathLike) -> Tokenizer:
             tokenizer: Tokenizer = WordPieceTokenizer(read_vocabulary(file), settings["cased"], training, rules=rules)
         elif kind == "sentencepiece":
             file = directory / sentencepiece.MODEL_FILE
-            tokenizer = sentencepiece.load_model(file, settings["cased"], settings["algorithm"], training)
+            model = read_bounded(file, LARGEST_TOKENIZER_FILE, _REMEDY)
+            chosen = {"cased": settings["cased"], "algorithm": settings["algorithm"]}
+            # Before the library sees it, which does not survive every damage.
+            if fingerprint_of(kind, chosen, model) != description["fingerprint"]:
+                raise _another(file, path)
+            tokenizer = sentencepiece.load_model(file, model, **chosen, training=training)
         else:
             raise UserError(f"{path}: unknown kind {kind!r}: known are {', '.join(KINDS)}")
     except KeyError as error:
@@ -150,11 +165,16 @@ def _check(tokenizer: Tokenizer, description: dict[str, Any], file: pathlib.Path
     if special_tokens != description["special_tokens"]:
         raise UserError(f"{file} has other ids of special tokens than {path}: copy the tokenizer again")
     if tokenizer.fingerprint != description["fingerprint"]:
-        raise UserError(f"{file} is not the one that {path} describes (fingerprints differ): copy the tokenizer again")
+        raise _another(file, path)
     sample = description["sample"]
-    if not isinstance(sample.get("text"), str) or tokenizer.encode_batch([sample["text"]])[0] != sample.get("ids"):
+    expect_type(sample.get("text"), str, f"{path}: sample.text", _REMEDY)
+    if tokenizer.encode_batch([sample["text"]])[0] != sample.get("ids"):
         raise UserError(
             f"{file} does not give the ids that {path} expects of its sample: the installed library"
             f" ({tokenizer._library_version()}) may differ from the one it was made with"
-            f" ({description.get('library')}); train it again, or install that one"
+            f" ({description.get('library')!s:.60}); train it again, or install that one"
         )
+
+
+def _another(file: pathlib.Path, path: pathlib.Path) -> UserError:
+    return UserError(f"{file} is not the one that {path} describes (fingerprints differ): copy the tokenizer again")

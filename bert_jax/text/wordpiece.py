@@ -14,6 +14,7 @@ import numpy as np
 
 from bert_jax.errors import UserError
 from bert_jax.text import tokenizer as base
+from bert_jax.text.files import read_bounded
 from bert_jax.text.offsets import Pieces, repair
 
 CONTINUATION = "##"
@@ -88,9 +89,7 @@ class WordPieceTokenizer(base.Tokenizer):
         """Returns a tokenizer of the same rules with another vocabulary."""
         return WordPieceTokenizer(tokens, self.settings["cased"], training, rules=self.rules)
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """See `Tokenizer.encode_batch`."""
-        texts = list(texts)
+    def _encode_batch(self, texts: list[str]) -> list[list[int]]:
         try:
             encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
         except TypeError:
@@ -157,15 +156,15 @@ def read_vocabulary(path: str | os.PathLike) -> list[str]:
     """Returns the tokens of a vocab.txt (one a line, in order of ids); UserError names the file and the line."""
     path = pathlib.Path(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise UserError(f"no such vocabulary: {path}") from error
-    except OSError as error:
-        raise UserError(f"cannot read the vocabulary {path}: {error.strerror or error}") from error
+        text = read_bounded(path, base.LARGEST_TOKENIZER_FILE, "copy the vocabulary again").decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is not UTF-8 at byte {error.start}: a vocabulary is a text file, one token a line"
         ) from error
+    if (lines_there := text.count("\n")) > base.MOST_TOKENS:
+        raise UserError(
+            f"{path} has {lines_there:,} lines: a vocabulary has one token a line, {base.MOST_TOKENS:,} at most"
+        )
     # Not splitlines(): some vocabularies hold U+2028 and its like as tokens.
     tokens = [line.rstrip("\r") for line in text.split("\n")]
     while tokens and not tokens[-1]:
@@ -177,7 +176,7 @@ def read_vocabulary(path: str | os.PathLike) -> list[str]:
         if not token:
             raise UserError(f"{path}:{number}: empty line: a vocabulary has one token a line")
         if token in lines:
-            raise UserError(f"{path}:{number}: {token!r} is already on line {lines[token]}: tokens must differ")
+            raise UserError(f"{path}:{number}: {token!r:.60} is already on line {lines[token]}: tokens must differ")
         lines[token] = number
     missing = [token for token in base.SPECIAL_TOKENS if token not in lines]
     if missing:
@@ -190,11 +189,11 @@ def check_rules(values: Mapping[str, Any], path: pathlib.Path) -> dict[str, Any]
     rules = {name: values[name] for name in RULES if name in values}
     for name, value in rules.items():
         if name == "max_input_chars_per_word":
-            is_right = type(value) is int and value > 0
+            is_right = type(value) is int and 0 < value < 2**31
         else:
             is_right = isinstance(value, bool) or (value is None and name == "strip_accents")
         if not is_right:
-            raise UserError(f"{path}: {name} is {value!r}, which no tokenizer can have: mend the file")
+            raise UserError(f"{path}: {name} is {value!r:.60}, which no tokenizer can have: mend the file")
     return rules
 
 

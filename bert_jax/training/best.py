@@ -1,6 +1,7 @@
 """Which of several evaluations is the best, and when there is no more to hope for, or to ask for."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,8 +28,10 @@ class BestBy:
         return {"best_by": dataclasses.asdict(self)}
 
     def badness(self, validation: Mapping[str, float]) -> float:
-        """The metric, turned so that the smallest is the best."""
+        """The metric, turned so that the smallest is the best; what is not a number is worse than all."""
         value = float(validation[self.metric])
+        if math.isnan(value):
+            return math.inf
         return -value if self.larger_is_better else value
 
 

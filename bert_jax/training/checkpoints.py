@@ -6,6 +6,7 @@ the configuration as they were. Saving is asynchronous, and an unfinished save i
 """
 
 import collections
+import concurrent.futures
 import contextlib
 import dataclasses
 import os
@@ -13,23 +14,37 @@ import pathlib
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from bert_jax.durable_files import (
+    REMOVED,
+    UNFINISHED,
+    hidden_sibling,
+    make_folder,
+    publish,
+    remove_folder,
+    sync_folder,
+)
 from bert_jax.errors import TrainingError, UserError
 from bert_jax.training.best import BestBy
 from bert_jax.training.checksums import tree_checksums
+from bert_jax.training.event_loops import patient_event_loops
+from bert_jax.training.failed_reads import PAUSES, one_line, read_again, system_error
 from bert_jax.training.saved_models import (
     DIRECTORY,
     FILES,
     RUN,
     STATE,
+    DamagedCheckpoint,
     SavedModel,
     check_checksums,
+    finished_steps,
+    is_complete,
     leaves_by_path,
     open_model,
     read_run,
@@ -39,6 +54,8 @@ from bert_jax.training.train_state import TrainState
 __all__ = ["DIRECTORY", "CheckpointStore", "SavedModel", "open_model", "write_model"]
 
 DAMAGED_DIRECTORY = "damaged_checkpoints"
+# Names in a run's checkpoints/ of what was being written, by us or by orbax, or removed.
+_UNFINISHED = re.compile(rf"\.({UNFINISHED}|{REMOVED}|orbax-checkpoint-tmp)")
 
 
 class FilesHandler(ocp.CheckpointHandler):
@@ -80,34 +97,18 @@ def _handler_registry() -> ocp.handlers.DefaultCheckpointHandlerRegistry:
     return registry
 
 
-class _LatestAndBest:
-    """Orbax's question which checkpoints to keep, answered: the latest few, and the best."""
-
-    def __init__(self, keep: int, badness: Mapping[int, float]):
-        self._keep = keep
-        self._badness = badness
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        del context
-        steps = sorted(checkpoint.step for checkpoint in checkpoints)
-        kept = set(steps[-self._keep :])
-        evaluated = [step for step in steps if step in self._badness]
-        if evaluated:
-            kept.add(min(evaluated, key=self._badness.__getitem__))
-        return [checkpoint.step in kept for checkpoint in checkpoints]
-
-
 class CheckpointStore:
     """The checkpoints of one run.
 
-    Keeps the last few, and the best of those that were evaluated.
+    Keeps the last few, and the best of those that were evaluated. A checkpoint has its name, the step, once all of it
+    is on disk; only then those that it supersedes are removed.
 
     Attributes:
         best_by: says which is the best.
     """
 
     def __init__(self, workdir: str | pathlib.Path, keep: int, best_by: BestBy | None = None):
-        """Opens the store of a run's folder and removes unfinished saves.
+        """Opens the store of a run's folder and removes what ended processes left unfinished.
 
         Args:
             workdir: the run's folder.
@@ -116,30 +117,36 @@ class CheckpointStore:
 
         Raises:
             UserError: the folder cannot be written.
+            TrainingError: what is there cannot be read just now.
         """
         self._workdir = pathlib.Path(workdir).absolute()
         self._directory = self._workdir / DIRECTORY
         self._keep = keep
         self.best_by = best_by or BestBy()
-        # Orbax forgets the metrics of the checkpoints that it finds; our JSON beside them does not.
+        self._is_main = jax.process_index() == 0
+        handler = ocp.CompositeCheckpointHandler(handler_registry=_handler_registry())
+        self._checkpointer = ocp.AsyncCheckpointer(handler)
+        self._finisher = concurrent.futures.ThreadPoolExecutor(1)
+        self._finishing: concurrent.futures.Future[None] | None = None
+        with self._writing():
+            make_folder(self._directory)
+            if self._is_main:
+                self._clear()
         self._badness: dict[int, float] = {}
-        self._manager = self._open()
         for step in self.steps():
-            with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            # Whoever cannot read the record of the best would remove the best.
+            with contextlib.suppress(DamagedCheckpoint, LookupError, TypeError, ValueError):
                 self._badness[step] = self.best_by.badness(self.record(step)["validation"])
 
-    def _open(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=_LatestAndBest(self._keep, self._badness), cleanup_tmp_directories=True
-        )
-        with self._saving():
-            return ocp.CheckpointManager(
-                epath.Path(self._directory), options=options, handler_registry=_handler_registry()
-            )
+    def _clear(self) -> None:
+        """Removes what was being written or removed when its process ended."""
+        for entry in self._directory.iterdir():
+            if entry.is_dir() and _UNFINISHED.search(entry.name):
+                shutil.rmtree(entry)
 
     def steps(self) -> list[int]:
         """The steps that have a finished checkpoint, in order."""
-        return sorted(self._manager.all_steps())
+        return finished_steps(self._workdir)
 
     def best(self) -> float | None:
         """The badness (see `BestBy`) of the best checkpoint among those that were evaluated."""
@@ -147,7 +154,11 @@ class CheckpointStore:
 
     def record(self, step: int) -> dict[str, Any]:
         """The JSON values saved with a checkpoint; empty where there is none."""
-        return read_run(self._directory / str(step)) if step in self.steps() else {}
+        path = self._path(step)
+        return read_again(lambda: read_run(path), f"checkpoint {step}") if path.is_dir() else {}
+
+    def _path(self, step: int) -> pathlib.Path:
+        return self._directory / str(step)
 
     def save(
         self,
@@ -179,8 +190,6 @@ class CheckpointStore:
                 " before it are kept. Lower the learning rate and begin a new --workdir (--init_from takes their"
                 " weights)"
             )
-        if validation:
-            self._badness[step] = self.best_by.badness(validation)
         record = {
             **run,
             **self.best_by.to_json(),
@@ -191,29 +200,54 @@ class CheckpointStore:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(_stored(state)), run=ocp.args.JsonSave(record), files=FilesSave(files)
         )
-        with self._saving():
-            self._manager.save(step, args=items)
+        self.wait()
+        if validation:
+            self._badness[step] = self.best_by.badness(validation)
+        unfinished = hidden_sibling(self._path(step), UNFINISHED)
+        with contextlib.ExitStack() as held, self._writing():
+            held.enter_context(patient_event_loops())
+            self._checkpointer.save(epath.Path(unfinished), items)
+            self._finishing = self._finisher.submit(self._finish, unfinished, step, held.pop_all())
+
+    def _finish(self, unfinished: pathlib.Path, step: int, held: contextlib.ExitStack) -> None:
+        """Waits until all is written, brings it to the disk, gives it its name, and removes what it supersedes."""
+        with held:
+            self._checkpointer.wait_until_finished()
+        if self._is_main:
+            publish(unfinished, self._path(step))
+            self._prune()
 
     def wait(self) -> None:
         """Waits until the last save is finished; raises a UserError if it could not be written."""
-        with self._saving():
-            self._manager.wait_until_finished()
+        finishing, self._finishing = self._finishing, None
+        if finishing:
+            with self._writing():
+                finishing.result()
+
+    def _prune(self) -> None:
+        """Removes the checkpoints that are neither among the last few nor the best."""
+        steps = self.steps()
+        evaluated = [step for step in steps if step in self._badness]
+        best = [min(evaluated, key=self._badness.__getitem__)] if evaluated else []
+        for step in steps:
+            if step not in [*steps[-self._keep :], *best]:
+                remove_folder(self._path(step))
 
     @contextlib.contextmanager
-    def _saving(self) -> Iterator[None]:
+    def _writing(self) -> Iterator[None]:
         """Says in the user's terms why a checkpoint cannot be written."""
         try:
             yield
         except (OSError, ValueError) as error:
-            reason = _system_error(error)
-            if reason is None:
+            code = system_error(error)
+            if code is None:
                 raise
             raise UserError(
-                f"cannot write to {self._directory}: {reason}; make room there, or give another --workdir"
+                f"cannot write to {self._directory}: {os.strerror(code)}; make room there, or give another --workdir"
             ) from error
 
     def restore_latest(self, abstract_state: Any) -> tuple[int, Any] | None:
-        """Restores the newest checkpoint that can be read; damaged ones after it are moved aside, and said so.
+        """Restores the newest checkpoint that is sound; damaged ones are moved aside, and said so.
 
         Args:
             abstract_state: shapes, dtypes and shardings.
@@ -222,22 +256,25 @@ class CheckpointStore:
             The step and the state, or None where there is no checkpoint.
 
         Raises:
-            TrainingError: there are checkpoints, and none can be read; they are left where they are. Or one of several
-                processes cannot read the newest, and has moved it aside for the next start.
+            TrainingError: there are checkpoints, and all are damaged, or the machine cannot read one just now; they are
+                left where they are. Or one of several processes found the newest damaged, and has moved it aside for
+                the next start.
         """
         damaged: dict[int, str] = {}
         for step in reversed(self.steps()):
             try:
-                state = self._restore(step, abstract_state)
+                state = self._read(step, abstract_state)
+            except TrainingError:
+                raise
             except Exception as error:  # orbax and tensorstore raise whatever the damage leads them to
                 if jax.process_count() > 1:
                     self._give_up_together(step, error)
-                damaged[step] = " ".join(str(error).split())[:200]
+                damaged[step] = one_line(error)
                 continue
             for other, reason in damaged.items():
                 print(f"checkpoint {other} is damaged ({reason}): falling back to the one before", file=sys.stderr)
-            if damaged:
-                self._set_aside(damaged)
+            if self._is_main:
+                self._tidy(damaged)
             return step, state
         if damaged:
             newest = max(damaged)
@@ -246,6 +283,18 @@ class CheckpointStore:
                 " restore the folder, or start again in a new --workdir"
             )
         return None
+
+    def _tidy(self, damaged: Collection[int]) -> None:
+        """Moves aside what is damaged, also of older checkpoints as far as that shows, and removes what is superseded.
+
+        Earlier versions removed checkpoints file by file, and left halves of them when they were killed.
+        """
+        halves = [step for step in self.steps() if step not in damaged and not is_complete(self._path(step))]
+        for step in halves:
+            print(f"checkpoint {step} is not complete: moved to {DAMAGED_DIRECTORY}", file=sys.stderr)
+        with self._writing():
+            self._move_aside([*damaged, *halves])
+            self._prune()
 
     def _give_up_together(self, step: int, error: Exception) -> None:
         """Raises the error of a checkpoint that one of several processes cannot read.
@@ -256,7 +305,7 @@ class CheckpointStore:
         if isinstance(error, jax.errors.JaxRuntimeError):
             # Not the checkpoint but a process is lost.
             raise error
-        reason = f"checkpoint {step} is damaged ({' '.join(str(error).split())[:200]})"
+        reason = f"checkpoint {step} is damaged ({one_line(error)})"
         if len(self.steps()) == 1:
             raise TrainingError(
                 f"{reason}, and {self._directory} has no other: restore the folder, or start again in a new --workdir"
@@ -269,38 +318,44 @@ class CheckpointStore:
             " checkpoint before"
         ) from error
 
+    def _read(self, step: int, abstract_state: Any) -> Any:
+        # What one of several processes does again, the others would wait for in vain.
+        pauses = PAUSES if jax.process_count() == 1 else ()
+        return read_again(lambda: self._restore(step, abstract_state), f"checkpoint {step}", pauses)
+
     def _restore(self, step: int, abstract_state: Any) -> Any:
-        checksums = read_run(self._directory / str(step))["checksums"]
+        path = self._path(step)
+        checksums = read_run(path)["checksums"]
         for item in (STATE, FILES):
-            if not (self._directory / str(step) / item).is_dir():
+            if not (path / item).is_dir():
                 raise ValueError(f"{item} is missing")
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(_stored(abstract_state)))
-        state = self._manager.restore(step, args=arguments)[STATE]
+        with patient_event_loops():
+            state = self._checkpointer.restore(epath.Path(path), arguments)[STATE]
         if isinstance(abstract_state, TrainState):
             state = abstract_state._replace(**state._asdict())
         check_checksums(state, checksums)
         return state
 
-    def _set_aside(self, damaged: Mapping[int, str]) -> None:
-        self._manager.close()
-        self._move_aside(damaged)
-        for step in damaged:
-            self._badness.pop(step, None)
-        self._manager = self._open()
-
     def _move_aside(self, steps: Iterable[int]) -> None:
         directory = self._workdir / DAMAGED_DIRECTORY
-        directory.mkdir(exist_ok=True)
         for step in steps:
+            make_folder(directory)
             target = directory / str(step)
             if target.exists():
-                shutil.rmtree(target)
-            shutil.move(self._directory / str(step), target)
+                remove_folder(target)
+            os.rename(self._path(step), target)
+            sync_folder(directory)
+            sync_folder(self._directory)
+            self._badness.pop(step, None)
 
     def close(self) -> None:
         """Waits for the last save and lets go of the directory."""
-        with self._saving():
-            self._manager.close()
+        try:
+            self.wait()
+        finally:
+            self._finisher.shutdown()
+            self._checkpointer.close()
 
 
 def _stored(state: Any) -> Any:
@@ -312,14 +367,6 @@ def _stored(state: Any) -> Any:
         return state
     fields = {name: value for name, value in state._asdict().items() if value is not None}
     return collections.namedtuple("State", fields)(**fields)
-
-
-def _system_error(error: Exception) -> str | None:
-    """What the operating system said, as orbax passes it on, or tensorstore in its text; None if it did not."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    code = re.search(r"\[os_error_code='(\d+)'", str(error))
-    return os.strerror(int(code[1])) if code else None
 
 
 def write_model(path: pathlib.Path, parameters: Any, run: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
@@ -349,10 +396,13 @@ def write_model(path: pathlib.Path, parameters: Any, run: Mapping[str, Any], fil
     # Trained weights hardly shrink, and compressing them takes three times as long and all of the model's size again.
     registry.add(STATE, ocp.args.PyTreeSave, ocp.PyTreeCheckpointHandler(use_compression=False))
     try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler(handler_registry=registry)) as checkpointer:
+        handler = ocp.CompositeCheckpointHandler(handler_registry=registry)
+        with patient_event_loops(), ocp.Checkpointer(handler) as checkpointer:
             checkpointer.save(epath.Path(path.absolute()), items)
     except (OSError, ValueError) as error:
-        reason = _system_error(error)
-        if reason is None:
+        code = system_error(error)
+        if code is None:
             raise
-        raise UserError(f"cannot write {path}: {reason}; make room there, or choose another folder") from error
+        raise UserError(
+            f"cannot write {path}: {os.strerror(code)}; make room there, or choose another folder"
+        ) from error

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from bert_jax.errors import TrainingError
+from bert_jax.errors import DataError, TrainingError
 from bert_jax.training.best import EarlyStopping, LossGoal
 from bert_jax.training.checkpoints import CheckpointStore
 from bert_jax.training.goodput import CHECKPOINTING, DATA, EVALUATING, SPLIT, STEPPING, Goodput
@@ -207,6 +207,7 @@ def train(
 
     Raises:
         TrainingError: a loss that is not finite.
+        DataError: that of the batches, once the state before it is saved.
     """
     step = int(state.step)
     total_steps = sum(phase.steps for phase in phases)
@@ -230,7 +231,16 @@ def train(
 
     def next_batch(batches: Iterator[Any]) -> Any:
         with goodput.measure(DATA):
-            batch = next(batches)
+            try:
+                batch = next(batches)
+            except DataError:
+                # The steps so far are sound, and so is their state. Other processes, whose rows may be whole, would
+                # have to save it too.
+                if jax.process_count() == 1 and saved_step != step:
+                    reporter.flush()
+                    save(None)
+                    checkpoints.wait()
+                raise
             # The devices have not waited for what came while they were at work.
             if reporter.is_busy():
                 goodput.reclassify(STEPPING)

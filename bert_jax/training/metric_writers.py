@@ -14,7 +14,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bert_jax.durable_files import sync_folder
 from bert_jax.errors import UserError
+from bert_jax.text.json_files import JsonError, parse_json
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_DIRECTORY = "tensorboard"
@@ -87,7 +89,7 @@ class JsonLinesWriter:
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._open()
-            _sync_directory(path.parent)
+            sync_folder(path.parent)
 
     def _open(self) -> None:
         # Unbuffered: a line is visible to whoever follows the file as soon as it is written, and a full disk is
@@ -134,7 +136,7 @@ class JsonLinesWriter:
                 kept.flush()
                 os.fsync(kept.fileno())
             os.replace(temporary, self._path)
-            _sync_directory(self._path.parent)
+            sync_folder(self._path.parent)
             self._open()
 
     def close(self) -> None:
@@ -201,7 +203,7 @@ class _EventFile:
         with _writing(self._path):
             directory.mkdir(parents=True, exist_ok=True)
             self._file = open(self._path, "xb")  # noqa: SIM115 - closed by `close`
-            _sync_directory(directory)
+            sync_folder(directory)
         self._records = record_writer.RecordWriter(self._file)
         # A reader looks for restarts in files of version 2 only.
         self._write(self._event(wall_time=time.time(), file_version="brain.Event:2"))
@@ -236,8 +238,8 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        record = json.loads(line)
-    except ValueError:
+        record = parse_json(line)
+    except JsonError:
         return None
     is_ours = isinstance(record, dict) and isinstance(record.get("step"), int) and isinstance(record.get("split"), str)
     return record if is_ours else None
@@ -253,15 +255,6 @@ def _python_number(value: Any) -> int | float:
 def _json_number(value: int | float) -> int | float | None:
     # value - value is 0 for all numbers but NaN and the infinities.
     return value if value - value == 0 else None
-
-
-def _sync_directory(directory: pathlib.Path) -> None:
-    """Puts the names of a directory's files on disk, which syncing the files does not."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

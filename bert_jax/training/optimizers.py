@@ -4,7 +4,7 @@ Parameters are a plain nested dict whose leaf names read like encoder/layers/att
 named "layers" the leaves of all layers are stacked along the first axis.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,9 @@ import optax
 from bert_jax.training import recipe
 
 STACKED_NODE = "layers"
+
+# From a transformation with a state for each parameter to one with a state for some.
+Restrict = Callable[[optax.GradientTransformation], optax.GradientTransformation]
 
 
 def path_names(path: Sequence[Any]) -> tuple[str, ...]:
@@ -83,7 +86,9 @@ def scale_by_layer_trust_ratio() -> optax.GradientTransformation:
     return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scale, updates, params))
 
 
-def build_optimizer(optimizer: recipe.Optimizer, schedule: optax.Schedule) -> optax.GradientTransformation:
+def build_optimizer(
+    optimizer: recipe.Optimizer, schedule: optax.Schedule, restrict: Restrict | None = None
+) -> optax.GradientTransformation:
     """Returns the optimizer: from gradients, its state and parameters to updates that are to be added.
 
     The state counts the updates, and that count is the step that the schedule is asked for. All three clip by global
@@ -93,19 +98,17 @@ def build_optimizer(optimizer: recipe.Optimizer, schedule: optax.Schedule) -> op
     Args:
         optimizer: the choices.
         schedule: learning rate by step, from `bert_jax.training.schedules`.
+        restrict: which parameters moments are kept for, such as `trainable.moments_of_trained`; for all if None. All
+            else that an optimizer does keeps nothing of any parameter.
     """
     o = optimizer
+    adam = scale_by_adam(o.b1, o.b2, o.eps, bias_correction=o.corrects_bias)
+    if restrict is not None:
+        adam = restrict(adam)
+    decay, rate = optax.add_decayed_weights(o.weight_decay, mask=decay_mask), optax.scale_by_learning_rate(schedule)
     clip = optax.identity() if o.clip_global_norm is None else optax.clip_by_global_norm(o.clip_global_norm)
     if o.kind == "adamw":
-        adamw = optax.adamw(
-            schedule, o.b1, o.b2, o.eps, mu_dtype=jnp.float32, weight_decay=o.weight_decay, mask=decay_mask
-        )
-        return optax.chain(clip, adamw)
+        # As `optax.adamw` puts it together.
+        return optax.chain(clip, optax.chain(adam, decay, rate))
     trust_ratio = optax.masked(scale_by_layer_trust_ratio(), decay_mask) if o.kind == "lamb" else optax.identity()
-    return optax.chain(
-        clip,
-        scale_by_adam(o.b1, o.b2, o.eps, bias_correction=o.corrects_bias),
-        optax.add_decayed_weights(o.weight_decay, mask=decay_mask),
-        trust_ratio,
-        optax.scale_by_learning_rate(schedule),
-    )
+    return optax.chain(clip, adam, decay, trust_ratio, rate)

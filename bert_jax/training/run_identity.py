@@ -7,7 +7,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from bert_jax.durable_files import write_file
 from bert_jax.errors import UserError
+from bert_jax.text.json_files import read_json_object
 
 IDENTITY_FILE = "run.json"
 
@@ -15,25 +17,28 @@ IDENTITY_FILE = "run.json"
 def read_identity(workdir: str | os.PathLike[str], file_name: str = IDENTITY_FILE) -> dict[str, Any] | None:
     """Returns what the folder's run is, or None if no run began there."""
     path = pathlib.Path(workdir) / file_name
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
+    if not os.path.lexists(path):
         return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}): restore it, or use another --workdir") from error
+    return read_json_object(path, "restore it, or use another --workdir")
 
 
 def write_identity(
     workdir: str | os.PathLike[str], identity: Mapping[str, Any], file_name: str = IDENTITY_FILE
 ) -> None:
-    """Notes what run this folder holds, in one piece or not at all."""
+    """Notes what run this folder holds, in one piece or not at all; it is on disk when this returns."""
     path = pathlib.Path(workdir) / file_name
-    temporary = path.with_suffix(".tmp")
     try:
-        temporary.write_text(json.dumps(identity, indent=1) + "\n")
-        os.replace(temporary, path)
+        write_file(path, (json.dumps(identity, indent=1) + "\n").encode())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def is_noted(workdir: str | os.PathLike[str], identity: Mapping[str, Any]) -> bool:
+    """Whether the folder says that it holds this run."""
+    try:
+        return read_identity(workdir) == json.loads(json.dumps(identity))
+    except UserError:
+        return False
 
 
 def await_identity(workdir: str | os.PathLike[str], identity: Mapping[str, Any], seconds: float = 60.0) -> None:
@@ -42,9 +47,8 @@ def await_identity(workdir: str | os.PathLike[str], identity: Mapping[str, Any],
     Raises:
         UserError: it does not within so many seconds.
     """
-    wanted = json.loads(json.dumps(identity))
     deadline = time.monotonic() + seconds
-    while read_identity(workdir) != wanted:
+    while not is_noted(workdir, identity):
         if time.monotonic() > deadline:
             raise UserError(
                 f"--workdir={workdir} does not hold here what process 0 wrote there: give a folder that all processes"

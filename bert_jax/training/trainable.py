@@ -1,11 +1,11 @@
 """Which parameters are trained, and how fast each: frozen layers, frozen names, rates that fall from layer to layer.
 
 Both are one thing: a factor for the updates of every parameter, 0 where it is frozen. The factor of a stacked parameter
-has one value for each layer.
+has one value for each layer. The optimizer keeps nothing for what is frozen.
 """
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from bert_jax.errors import UserError
-from bert_jax.training.optimizers import number_of_layer_axes, path_names
+from bert_jax.training.optimizers import Restrict, number_of_layer_axes, path_names
 
 _EMBEDDINGS = ("bert", "embeddings")
 _ENCODER_LAYERS = ("bert", "encoder", "layers")
@@ -75,6 +75,55 @@ def scale_updates(factors: Any) -> optax.GradientTransformation:
     return optax.stateless(
         lambda updates, params: jax.tree.map(lambda update, factor: update * jnp.asarray(factor), updates, factors)
     )
+
+
+def moments_of_trained(factors: Any) -> Restrict:
+    """Returns what makes a transformation keep a state for the trained parameters alone, for `build_optimizer`.
+
+    A parameter that is frozen as a whole is in no tree of its state; of a stacked one, the slices of the trained layers
+    are, `[trained layers, ...]`. The updates are the same: of what is frozen they are zero, as of gradients that were
+    zero always.
+    """
+    # From these layers on, the number of a parameter's first that is trained; all are frozen if None.
+    firsts = jax.tree.map(lambda factor: int(np.argmax(factor != 0)) if factor.any() else None, factors)
+
+    def restrict(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
+        def init(params: Any) -> Any:
+            return transformation.init(_trained_part(params, firsts))
+
+        def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+            own = None if params is None else _trained_part(params, firsts)
+            of_trained, state = transformation.update(_trained_part(updates, firsts), state, own)
+            return _with_zeros(of_trained, updates, firsts), state
+
+        return optax.GradientTransformation(init, update)
+
+    return restrict
+
+
+def _trained_part(tree: Mapping[str, Any], firsts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns of a tree like the parameters the part that is trained, without branches that hold nothing."""
+    found = {}
+    for name, first in firsts.items():
+        if isinstance(first, Mapping):
+            if part := _trained_part(tree[name], first):
+                found[name] = part
+        elif first is not None:
+            found[name] = tree[name][first:] if first else tree[name]
+    return found
+
+
+def _with_zeros(part: Mapping[str, Any], like: Mapping[str, Any], firsts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a tree like another one, of a part of it and zeros elsewhere; inverse of `_trained_part`."""
+    found = {}
+    for name, first in firsts.items():
+        if isinstance(first, Mapping):
+            found[name] = _with_zeros(part.get(name, {}), like[name], first)
+        elif first is None:
+            found[name] = jnp.zeros_like(like[name])
+        else:
+            found[name] = jnp.pad(part[name], [(first, 0), *[(0, 0)] * (like[name].ndim - 1)]) if first else part[name]
+    return found
 
 
 def count_trained(params: Any, factors: Any) -> tuple[int, int]:

@@ -165,6 +165,17 @@ def test_no_validation_split(tmp_path):
     assert store.num_rows("validation") == 0
 
 
+def _edit(directory, *place, **changes):
+    """Changes what lies at a place in the manifest."""
+    path = directory / "rows.json"
+    values = json.loads(path.read_text())
+    part = values
+    for name in place:
+        part = part[name]
+    part.update(changes)
+    path.write_text(json.dumps(values))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -172,6 +183,18 @@ def test_no_validation_split(tmp_path):
         (lambda d: (d / "rows.json").write_text("{"), "damaged"),
         (lambda d: (d / "rows.json").write_text('{"version": 1}'), "damaged"),
         (lambda d: (d / "rows.json").write_text('{"version": 99}'), "version 99"),
+        (lambda d: (d / "rows.json").write_text("[" * 100_000), "nested too deeply"),
+        (lambda d: (d / "rows.json").write_text("[1]"), "damaged .it is a list, not an object"),
+        (lambda d: _edit(d, "shards", "train", 0, file=5), r"shards\['train'\].file is 5, not a string"),
+        (lambda d: _edit(d, "shards", "train", 0, file="../x"), "is not the name of a file beside it"),
+        (lambda d: _edit(d, "shards", "train", 0, rows=10**400), "rows is a number of more than 64 bits"),
+        (lambda d: _edit(d, "shards", "train", 0, rows=-1), "negative size"),
+        (lambda d: _edit(d, "shards", train={}), r"shards\['train'\] is an object, not a list"),
+        (lambda d: _edit(d, "recipe", seq_len="x"), "recipe.seq_len is 'x', not a whole number"),
+        (lambda d: _edit(d, "recipe", seq_len=1), "too short"),
+        (lambda d: _edit(d, "recipe", colour=1), "recipe has an unknown field, 'colour'"),
+        (lambda d: _edit(d, source=[]), "source is a list"),
+        (lambda d: _edit(d, vocab_size=None), "vocab_size is null"),
         (lambda d: next(d.glob("*train*")).unlink(), "missing or cut short"),
         (lambda d: next(d.glob("*train*")).write_bytes(b"x"), "missing or cut short"),
         (lambda d: (d / "token_counts.npy").unlink(), "token_counts.npy"),

@@ -254,7 +254,7 @@ def test_more_layers_than_the_configuration_says(tmp_path, example, edit):
         ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
         ({"hidden_act": ["gelu"]}, "hidden_act is"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
-        ({"is_decoder": True}, "is_decoder is True"),
+        ({"is_decoder": True}, "is_decoder is true"),
         ({"add_cross_attention": True}, "add_cross_attention"),
         ({"pruned_heads": {"0": [1]}}, "pruned_heads"),
         ({"hidden_size": None}, "has no hidden_size"),
@@ -264,6 +264,15 @@ def test_more_layers_than_the_configuration_says(tmp_path, example, edit):
         ({"intermediate_size": 24}, "bert.encoder.layer.0.intermediate.dense.weight has shape (20, 12)"),
         ({"id2label": {"0": "a", "2": "b"}}, "id2label"),
         ({"id2label": ["a", "b"]}, "id2label"),
+        ({"id2label": {"0": ["a"]}}, "id2label['0'] is a list"),
+        ({"id2label": {"1" * 5000: "a"}}, "id2label must name"),
+        ({"vocab_size": None}, "has no vocab_size"),
+        ({"hidden_size": 10**400}, "must be a positive whole number below 2^31"),
+        ({"architectures": [["x"]]}, "architectures[0] is a list, not a string"),
+        ({"architectures": "BertModel"}, "architectures is 'BertModel', not a list of strings"),
+        ({"model_type": {"a": 1}}, "a model of type an object"),
+        ({"hidden_act": "x" * 10_000}, "hidden_act is 'xxx"),
+        ({"num_hidden_layers": 10**7}, "that has 10000000 layers, and of a BERT there are"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -288,6 +297,12 @@ def _truncate(path: pathlib.Path, size: int) -> None:
         (lambda d: (d / "model.safetensors").rename(d / "pytorch_model.bin"), "save_pretrained"),
         (lambda d: (d / "config.json").write_text("{"), "no valid JSON"),
         (lambda d: (d / "config.json").write_text("[]"), "no JSON object"),
+        (lambda d: (d / "config.json").write_text("[" * 100_000), "nested too deeply"),
+        (lambda d: (d / "config.json").write_text('{"a": "\\ud800"}'), "half of a character"),
+        (lambda d: (d / "config.json").write_bytes(b'{"a": "\xff"}'), "not UTF-8"),
+        (lambda d: (d / "config.json").write_bytes(b""), "empty"),
+        (lambda d: (_shard(d) / huggingface.INDEX_FILE).write_text('{"weight_map": {"a": "\\ud800"}}'), "half of a"),
+        (lambda d: (_shard(d) / huggingface.INDEX_FILE).write_text('{"weight_map": {"a": "a\\u0000"}}'), "weight_map"),
         (lambda d: (d / "config.json").unlink(), "config.json: No such file"),
         (
             lambda d: _truncate(_shard(d) / "model-00002-of-00003.safetensors", -4),
@@ -313,6 +328,16 @@ def test_damaged_files_are_one_line(tmp_path, example, damage, message):
     with pytest.raises(UserError) as error:
         open_pretrained(directory)
     assert message in str(error.value) and str(directory) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_header_of_far_too_many_tensors_is_refused_before_it_is_parsed(tmp_path, example):
+    directory = example().write(tmp_path / "model")
+    path = directory / "model.safetensors"
+    sizes = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    header = json.dumps({f"bert.encoder.layer.{layer}.output.dense.bias": sizes for layer in range(100_000)}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"0")
+    with pytest.raises(UserError, match=r"model.safetensors has a header of 9 MiB, and 8 MiB hold the names"):
+        open_pretrained(directory)
 
 
 def test_a_missing_tensor_of_the_encoder(tmp_path, example, edit):

@@ -8,6 +8,11 @@ from absl import flags
 from bert_jax.errors import TrainingError, UserError
 from launch.command import run
 
+_OUT_OF_MEMORY = (
+    "error: out of memory ({}): lower the batch size, or cut it into micro-batches (accumulation_steps), or shorten the"
+    " rows, or use a smaller model or more devices; what was saved is kept\n"
+)
+
 
 def _define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("count", 1, "How many.", flag_values=values)
@@ -57,6 +62,9 @@ def test_wrong_flags(capsys, argument):
         ),
         (PermissionError(errno.EACCES, "Permission denied"), 2, "error: cannot write a file: Permission denied\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
+        (MemoryError("Unable to allocate 1 TiB"), 1, _OUT_OF_MEMORY.format("Unable to allocate 1 TiB")),
+        (OSError(errno.ENOMEM, "Cannot allocate"), 1, _OUT_OF_MEMORY.format("[Errno 12] Cannot allocate")),
+        (RuntimeError("RESOURCE_EXHAUSTED: no\nroom"), 1, _OUT_OF_MEMORY.format("no room")),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -49,6 +49,43 @@ def test_a_run_scores_as_it_did_while_training(capsys, finished_run, small_data,
             assert table[row][1] == pytest.approx(last[f"{name}_baseline"], abs=6e-5)
 
 
+_ANOTHER_MASKING = (
+    "Masking.masked_lm_prob = 0.4",
+    "Masking.mask_share = 0.5",
+    "pretrain.seed = 3",
+    "pretrain.steps = 2",
+)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_run_with_another_masking_scores_bit_for_bit_as_it_did(
+    tmp_path, monkeypatch, capsys, pretrain, small_data, read_log, dtype
+):
+    assert pretrain(tmp_path, *_ANOTHER_MASKING, f"Execution.dtype = '{dtype}'") == 0
+    last = read_log(tmp_path, "validation")[-1]
+    found = []
+    monkeypatch.setattr("bert_jax.tasks.pretraining_report.format_evaluation", lambda metrics: found.append(metrics))
+    arguments = [f"--model={tmp_path}", f"--data_dir={small_data.rows_32}", "--batch_size=4", "--max_rows=8"]
+    capsys.readouterr()
+    assert main(["evaluate", *arguments]) == 0
+    assert found[0] == {name: value for name, value in last.items() if name not in ("step", "split")}
+    line = "masks: 0.4 of the tokens (0.5 [MASK], 0.1 as they are, 0.4 other words), seed"
+    assert f"{line} 3; those of the run's own evaluations" in capsys.readouterr().out
+    assert main(["evaluate", *arguments, "--seed=4"]) == 0
+    assert f"{line} 4; drawn anew by --seed, and those of the run have seed 3" in capsys.readouterr().out
+    assert found[1]["mlm_loss"] != found[0]["mlm_loss"]
+
+
+def test_a_model_that_does_not_say_its_masking_gets_the_default_and_that_is_said(
+    capsys, hugging_face_model, small_data
+):
+    assert main(["evaluate", f"--model={hugging_face_model}", f"--data_dir={small_data.rows_32}"]) == 0
+    line = (
+        "masks: 0.15 of the tokens (0.8 [MASK], 0.1 as they are, 0.1 other words), seed 0; the default ones, since the"
+    )
+    assert line in capsys.readouterr().out
+
+
 def test_a_converted_model_scores_the_same(capsys, finished_run, hugging_face_model, small_data):
     tables = []
     for model in (finished_run, hugging_face_model):

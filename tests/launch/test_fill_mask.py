@@ -17,7 +17,8 @@ _ROOT = pathlib.Path(__file__).resolve().parents[2]
 def test_suggestions_for_each_blank(capsys, finished_run):
     texts = ["--text=banor [MASK] kelor.", "--text=[MASK] [MASK]"]
     assert main(["fill_mask", f"--model={finished_run}", *texts, "--top_k=3"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    model, *lines = capsys.readouterr().out.splitlines()
+    assert model == f"{finished_run}/checkpoints/12 (bert_jax, BertForPreTraining, step 12, the latest)"
     assert lines[0] == "banor [MASK] kelor." and lines[4] == "[MASK] [MASK]"
     assert lines[5] == "  blank 1" and lines[9] == "  blank 2"
     shares = [float(re.fullmatch(r" +([\d.]+) %  \S+", line)[1]) for line in lines[1:4]]
@@ -27,10 +28,11 @@ def test_suggestions_for_each_blank(capsys, finished_run):
 def test_a_checkpoint_copied_elsewhere(tmp_path, capsys, finished_run):
     arguments = ["--text=banor [MASK].", "--top_k=2"]
     assert main(["fill_mask", f"--model={finished_run}", *arguments]) == 0
-    expected = capsys.readouterr().out
+    expected = capsys.readouterr().out.splitlines()
     shutil.copytree(finished_run / "checkpoints/12", tmp_path / "model")
     assert main(["fill_mask", f"--model={tmp_path / 'model'}", *arguments]) == 0
-    assert capsys.readouterr().out == expected
+    model, *suggestions = capsys.readouterr().out.splitlines()
+    assert suggestions == expected[1:] and model == f"{tmp_path}/model (bert_jax, BertForPreTraining, step 12)"
     for checkpoint in ("12", "best"):
         assert main(["fill_mask", f"--model={finished_run}", f"--checkpoint={checkpoint}", *arguments]) == 0
 

@@ -292,11 +292,14 @@ def test_what_the_recipe_adds_works_for_each_task(tmp_path, tune, read_log, caps
     ("change", "flags", "message"),
     [
         (lambda tasks: "{", {}, "no valid JSON"),
-        (lambda tasks: "[]", {}, "must be a JSON object of at least one task"),
+        (lambda tasks: "[]", {}, "no JSON object, but a list"),
+        (lambda tasks: "{}", {}, "must be a JSON object of at least one task"),
+        (lambda tasks: "[" * 100_000, {}, "nested too deeply"),
+        (lambda tasks: {"moods": {**tasks["moods"], "weight": 10**400}}, {}, "a number of more than 64 bits"),
         (lambda tasks: '{"a": {}, "a": {}}', {}, "'a' stands there twice"),
         (lambda tasks: {"my task": tasks["moods"]}, {}, "a task cannot be called 'my task'"),
         (lambda tasks: {"layers": tasks["moods"]}, {}, "a task cannot be called 'layers'"),
-        (lambda tasks: {"moods": "moods.csv"}, {}, "moods: must be an object such as"),
+        (lambda tasks: {"moods": "moods.csv"}, {}, "moods is 'moods.csv', not an object: write"),
         (
             lambda tasks: {"moods": {**tasks["moods"], "weigth": 2}},
             {},
@@ -307,7 +310,11 @@ def test_what_the_recipe_adds_works_for_each_task(tmp_path, tune, read_log, caps
             {},
             "moods: weight must be a number above 0, not -1",
         ),
-        (lambda tasks: {"moods": {**tasks["moods"], "header": True}}, {}, "header must be a string or a whole number"),
+        (
+            lambda tasks: {"moods": {**tasks["moods"], "header": True}},
+            {},
+            "header is true, not a string or a whole number",
+        ),
         (lambda tasks: {"moods": {"dev": "x.csv"}}, {}, "moods: train is missing"),
         (lambda tasks: {"moods": {**tasks["moods"], "task": "parsing"}}, {}, "moods: flag --task=parsing"),
         (lambda tasks: {"moods": {**tasks["moods"], "train": "no.csv"}}, {}, "moods: no such file: no.csv"),
@@ -317,7 +324,7 @@ def test_what_the_recipe_adds_works_for_each_task(tmp_path, tune, read_log, caps
         (lambda tasks: tasks, {"partitioner": "pmap"}, "use --partitioner=jit"),
         (lambda tasks: tasks, {"mixing": "mean"}, "mixing must be one of sum, proportional"),
         (lambda tasks: tasks, {"few_shot": 2}, "scores: finetune.few_shot is for texts with labels"),
-        (lambda tasks: tasks, {"tasks_file": "no_such.json"}, "cannot read --tasks=no_such.json"),
+        (lambda tasks: tasks, {"tasks_file": "no_such.json"}, "--tasks=no_such.json: no such file"),
         (lambda tasks: tasks, {"tasks_file": False, "mixing": "sum", "train": "x", "dev": "x"}, "is for several tasks"),
     ],
 )

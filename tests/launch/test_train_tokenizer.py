@@ -176,7 +176,7 @@ def test_note_when_the_text_supports_less(corpus, tmp_path, capsys):
             "--max_training_mb=0: 0 is not",
         ),
         (["--input=CORPUS", "--output=OUT", "--vocab_file=v.txt"], "does not go with --vocab_file"),
-        (["--vocab_file=TMP/v.txt", "--output=OUT"], "no such vocabulary"),
+        (["--vocab_file=TMP/v.txt", "--output=OUT"], "cannot read "),
         (["--input=CORPUS", "--output=TMP/part0.txt"], "is a file"),
         (["--input=CORPUS", "--output=TMP/part0.txt/below"], "cannot write"),
         (["--input=CORPUS", "--output=TMP"], "not empty and holds no tokenizer"),

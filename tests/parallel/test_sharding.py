@@ -19,6 +19,7 @@ from bert_jax.tasks.pretraining import PreTraining
 from bert_jax.training.optimizers import build_optimizer
 from bert_jax.training.recipe import OPTIMIZERS, Optimizer
 from bert_jax.training.train_state import create_train_state
+from bert_jax.training.trainable import moments_of_trained, update_factors
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,23 @@ def test_moments_lie_where_their_parameters_do(task, kind):
     assert len(moments) == 2 * len(wanted)
     assert moments == [leaf.spec for leaf in wanted] * 2
     assert shardings.step.spec == PartitionSpec()
+
+
+@pytest.mark.parametrize("frozen_layers", [1, 3])
+def test_moments_of_some_layers_are_cut_as_those_of_all(task, frozen_layers):
+    factors = update_factors(jax.eval_shape(task.init, jax.random.key(0)), frozen_layers=frozen_layers)
+    optimizer = build_optimizer(Optimizer(), optax.constant_schedule(1e-3), moments_of_trained(factors))
+    state = jax.eval_shape(lambda key: create_train_state(task.init(key), optimizer), jax.random.key(0))
+    shardings = state_shardings(abstract_mesh(fsdp=4, tensor=2), task.logical_axes(), state)
+    parameters = specs(task, fsdp=4, tensor=2)
+    moments = {
+        jax.tree_util.keystr(path, simple=True, separator="/").partition("/mu/")[2]: leaf.spec
+        for path, leaf in jax.tree_util.tree_leaves_with_path(shardings.opt_state)
+    }
+    moments.pop("")
+    assert moments == {name: parameters[name] for name in moments}
+    assert any("/layers/" in name for name in moments) == (frozen_layers < 3)
+    assert not any("/embeddings/" in name for name in moments)
 
 
 def test_the_average_lies_where_its_parameters_do(task):

@@ -8,7 +8,7 @@ from bert_jax.config import BertConfig, preset
 from bert_jax.data.masking_recipe import Masking
 from bert_jax.errors import UserError
 from bert_jax.models.execution import Execution
-from bert_jax.tasks.pretraining_recipe import Phase, Pretrain
+from bert_jax.tasks.pretraining_recipe import Phase, Pretrain, masking_of_run
 
 MODEL = preset("tiny")
 ONE = Pretrain(MODEL, steps=10, batch_size=8)
@@ -94,6 +94,15 @@ def test_identity_holds_what_decides_the_losses_and_nothing_else():
     for name, fields in others.items():
         assert changed(dataclasses.replace(ONE, **fields)) == {name}
     assert ONE.identity(ONE.plan([128]), {**DATA, "tokenizer": "c"})["data.tokenizer"] == "c"
+
+
+def test_the_masking_of_a_run_is_read_from_its_identity():
+    run = dataclasses.replace(ONE, seed=7, masking=Masking(masked_lm_prob=0.3, whole_word=True, static=True))
+    assert masking_of_run(run.identity(run.plan([128]), DATA)) == (run.masking, 7)
+    assert masking_of_run({"finetune.seed": 7}) is None
+    for damaged in ({"pretrain.seed": None}, {"Masking.no_such": 1}, {"Masking.mask_share": "much"}):
+        with pytest.raises(UserError, match="asking"):
+            masking_of_run({**run.identity(run.plan([128]), DATA), **damaged})
 
 
 def test_identity_of_phases():

@@ -80,3 +80,17 @@ def test_files_below_are_sorted_and_visible(tmp_path):
         (tmp_path / name).write_text("x")
     found = files.files_below(str(tmp_path), {"skip"})
     assert found == [str(tmp_path / name) for name in ("a.txt", "b/1.txt", "b/2.txt")]
+
+
+def test_a_line_or_a_whole_that_does_not_fit_in_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LONGEST_LINE", 10)
+    monkeypatch.setattr(files, "LONGEST_WHOLE", 20)
+    path = write(tmp_path / "a.txt", b"0123456789\n" + b"0123456789", True)
+    assert [len(line) for _, line in files.read_lines(path)] == [10, 10]
+    with pytest.raises(UserError, match=r"a\.txt holds more than 20 characters"):
+        files.read_whole(path)
+    path = write(tmp_path / "b.txt", b"first\n" + b"x" * 1000, True)
+    read = []
+    with pytest.raises(UserError, match=r"b\.txt:2: the line is longer than 10 characters"):
+        read.extend(files.read_lines(path))
+    assert files.read_whole(write(tmp_path / "c.txt", b"a\r\nb", True)) == "a\nb"

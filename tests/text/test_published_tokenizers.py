@@ -140,7 +140,11 @@ def test_ours_comes_before_the_files_of_others(directory):
         ({"model": {"vocab": {"[PAD]": 0, "[UNK]": 1}}}, r"has no \[CLS\], \[SEP\], \[MASK\]"),
         ({"added_tokens": [{"id": 14, "content": "word", "special": False}]}, "the added token 'word' is cut out"),
         ({"added_tokens": [{"id": 99, "content": "<x>", "special": True}]}, "no token has the id 14"),
-        ({"added_tokens": [{"id": None, "content": "<x>", "special": True}]}, "has the id None"),
+        ({"added_tokens": ["x"]}, r"added_tokens\[0\] is 'x', not an object"),
+        ({"added_tokens": [{"id": 1, "content": ["x"]}]}, "content of an added token is a list"),
+        ({"model": {"max_input_chars_per_word": 10**400}}, "max_input_chars_per_word is 1000"),
+        ({"model": {"vocab": {"a\nb": 0}}}, "'a.nb', is empty or holds a line end"),
+        ({"added_tokens": [{"id": None, "content": "<x>", "special": True}]}, "has the id null"),
     ],
 )
 def test_tokenizer_file_that_is_not_bert(directory, change, message):
@@ -185,6 +189,13 @@ def test_files_that_say_the_same_in_other_words(directory):
         ({"added_tokens_decoder": {"14": {"content": "word", "special": False}}}, "the added token 'word' is cut out"),
         ({"added_tokens_decoder": {"x": {}}}, "added_tokens_decoder has 'x'"),
         ([], "no JSON object"),
+        ({"never_split": 5}, "never_split is 5, not a list of strings"),
+        ({"never_split": [[1]]}, r"never_split\[0\] is a list"),
+        ({"tokenizer_class": []}, "tokenizer_class is a list, not a string"),
+        ({"mask_token": 10**400}, "mask_token is a number of more than 64 bits"),
+        ({"added_tokens_decoder": {"14": {"content": ["x"]}}}, "is a list, not a string"),
+        ({"added_tokens_decoder": {"1" * 5000: {}}}, "added_tokens_decoder has '111"),
+        ({"x": "\ud800"}, "half of a character"),
     ],
 )
 def test_configuration_that_cannot_be_followed(directory, config, message):
@@ -206,3 +217,17 @@ def test_a_sentencepiece_model_of_others(tmp_path):
     assert not holds_tokenizer(tmp_path)
     with pytest.raises(UserError, match=r"holds no tokenizer .*spiece\.model of another program cannot be read"):
         load_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_file_that_is_nested_too_deeply(directory):
+    with pytest.raises(UserError, match=r"tokenizer\.json is damaged .*nested too deeply"):
+        load_tokenizer(directory(tokenizer='{"a":' * 100_000))
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "tokenizer.json"])
+def test_a_vocabulary_of_too_many_words_is_refused(directory, monkeypatch, name):
+    for module in ("published_tokenizers", "tokenizer"):
+        monkeypatch.setattr(f"bert_jax.text.{module}.MOST_TOKENS", 5)
+    path = directory(TOKENS) if name == "vocab.txt" else directory(tokenizer=tokenizer_file())
+    with pytest.raises(UserError, match=rf"{name} has 14 .*: a vocabulary has .*5 at most"):
+        load_tokenizer(path)

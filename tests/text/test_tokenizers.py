@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bert_jax.errors import UserError
+from bert_jax.text import sentencepiece
 from bert_jax.text.tokenizer import DESCRIPTION_FILE, SPECIAL_TOKENS
 from bert_jax.text.tokenizers import load_tokenizer, train_tokenizer
 
@@ -66,6 +67,18 @@ def test_a_batch_is_its_texts_one_by_one(tokenizer):
     assert batch == [tokenizer.encode_batch([text])[0] for text in [*TEXTS[:20], "", "  "]]
     assert batch[-2:] == [[], []]
     assert all(5 <= index < tokenizer.vocab_size for ids in batch for index in ids)
+
+
+def test_a_single_text_is_no_list_of_its_letters(tokenizer):
+    for function in (tokenizer.encode_batch, tokenizer.encode_with_offsets):
+        with pytest.raises(
+            TypeError, match=rf"list of texts, not a single one: write {function.__name__}\(\['hello'\]"
+        ):
+            function("hello")
+        with pytest.raises(TypeError, match="number 1 of these is a NoneType: write str"):
+            function(["hello", None])
+    with pytest.raises(TypeError, match="train_tokenizer takes a list of texts, not a single one"):
+        train_tokenizer("hello", tokenizer.kind)
 
 
 def test_text_survives_a_round_trip(tokenizer):
@@ -162,14 +175,14 @@ def test_file_of_another_tokenizer_is_named(saved, tmp_path, tokenizer):
     train_tokenizer(TEXTS, tokenizer.kind, size, algorithm=algorithm).save(tmp_path / "other")
     file = vocabulary_file(saved)
     file.write_bytes((tmp_path / "other" / file.name).read_bytes())
-    with pytest.raises(UserError, match=f"{file.name} holds .* tokens"):
+    with pytest.raises(UserError, match=rf"{file.name} (holds .* tokens|is not the one that)"):
         load_tokenizer(saved)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.pop("sample"), "'sample' is missing"),
+        (lambda d: d.pop("sample"), "sample is null, not an object"),
         (lambda d: d.update(version=99), "version 99"),
         (lambda d: d.update(kind="words"), "unknown kind 'words'"),
         (lambda d: d["settings"].pop("cased"), "settings has no 'cased'"),
@@ -187,7 +200,18 @@ def test_description_that_does_not_fit_is_named(saved, change, message):
         load_tokenizer(saved)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null"])
+def test_a_model_with_a_piece_that_is_not_utf_8_is_named(tmp_path):
+    tokenizer = train_tokenizer(TEXTS, "sentencepiece", 120)
+    model = tokenizer._model.replace("\u2581".encode(), b"\xff\xfe\xfd")
+    with pytest.raises(UserError, match=r"spiece\.model is damaged"):
+        sentencepiece.load_model(tmp_path / "spiece.model", model, True, "unigram", {})
+    tokenizer.save(tmp_path / "saved")
+    (tmp_path / "saved" / "spiece.model").write_bytes(model)
+    with pytest.raises(UserError, match=r"spiece\.model is not the one that"):
+        load_tokenizer(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "[" * 100_000])
 def test_unreadable_description_is_named(saved, content):
     (saved / DESCRIPTION_FILE).write_text(content)
     with pytest.raises(UserError, match=f"{DESCRIPTION_FILE} is damaged"):

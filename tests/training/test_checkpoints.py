@@ -1,6 +1,8 @@
 """Checkpoints: what is saved comes back bit for bit or not at all, and the right ones are kept."""
 
 import errno
+import gc
+import json
 import os
 import pathlib
 import shutil
@@ -10,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bert_jax import durable_files
 from bert_jax.errors import TrainingError, UserError
+from bert_jax.training import failed_reads
 from bert_jax.training.checkpoints import CheckpointStore, open_model
 from bert_jax.training.train_state import TrainState
 
@@ -195,15 +199,22 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch, error):
     def fail(*arguments, **others):
         raise error
 
-    for method, call in (
-        ("save", lambda: store.save(1, _state(1), {}, {}, None)),
-        ("wait_until_finished", store.wait),
+    def save():
+        store.save(1, _state(1), {}, {}, None)
+        store.wait()
+
+    # When the save begins, and while it goes on; then when it is brought to the disk.
+    for owner, method in (
+        (store._checkpointer, "save"),
+        (store._checkpointer, "wait_until_finished"),
+        (durable_files, "sync_file"),
     ):
         with monkeypatch.context() as patched:
-            patched.setattr(store._manager, method, fail)
+            patched.setattr(owner, method, fail)
             with pytest.raises(UserError, match=r"^cannot write to .*checkpoints: No space left on device; make room"):
-                call()
+                save()
     store.close()
+    assert CheckpointStore(tmp_path, 1).steps() == [] and _steps(tmp_path) == []
 
 
 def test_a_mistake_of_the_program_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):
@@ -212,7 +223,7 @@ def test_a_mistake_of_the_program_is_not_taken_for_a_full_disk(tmp_path, monkeyp
     def fail(*arguments, **others):
         raise ValueError("a tree of another structure")
 
-    monkeypatch.setattr(store._manager, "save", fail)
+    monkeypatch.setattr(store._checkpointer, "save", fail)
     with pytest.raises(ValueError, match="another structure"):
         store.save(1, _state(1), {}, {}, None)
     store.close()
@@ -259,7 +270,160 @@ def test_a_damaged_model(tmp_path, saved):
     with pytest.raises(UserError, match="checkpoints/3 is damaged"):
         open_model(tmp_path / "run").load_parameters()
     (checkpoint / "run/metadata").write_text("{")
-    with pytest.raises(UserError, match="checkpoints/3 is not a readable checkpoint"):
-        open_model(tmp_path / "run")
-    # The others are not looked at where they are not asked for.
-    assert open_model(tmp_path / "run", "2").step == 2
+    for path, step in ((tmp_path / "run", "3"), (checkpoint, "latest")):
+        with pytest.raises(UserError, match=r"checkpoints/3 is not a readable checkpoint: run/metadata is not JSON"):
+            open_model(path, step)
+
+
+def test_damage_elsewhere_does_not_change_which_is_the_best(tmp_path, saved):
+    """Whatever it is that is damaged of the latest, and of another one."""
+    for number, (step, wanted, used) in enumerate([(3, "best", 2), (1, "best", 2), (2, "best", 3), (3, "latest", 2)]):
+        for name, damage in (("metadata", "{"), ("metadata", ""), ("metadata", "[1]"), ("gone", None)):
+            run = tmp_path / f"{number}{name}{damage}"
+            shutil.copytree(saved, run)
+            if damage is None:
+                shutil.rmtree(run / f"checkpoints/{step}/run")
+            else:
+                (run / f"checkpoints/{step}/run/metadata").write_text(damage)
+            model = open_model(run, wanted)
+            assert model.step == used and set(model.skipped) == {step}
+            assert model.chosen_as == ("the latest" if wanted == "latest" else "the best by loss")
+            # Every checkpoint is still there.
+            assert _steps(run) == [1, 2, 3]
+
+
+def test_the_best_or_the_latest(tmp_path, saved):
+    assert open_model(saved, "best or latest").step == 2
+    _save(tmp_path, {1: None, 2: None})
+    model = open_model(tmp_path, "best or latest")
+    assert model.step == 2 and model.chosen_as == "the latest, as none was evaluated"
+    (tmp_path / "checkpoints/1/run/metadata").write_text("")
+    with pytest.raises(UserError, match=r"1 cannot be read: there is no telling which is the best; name one of 2"):
+        open_model(tmp_path, "best or latest")
+    with pytest.raises(UserError, match="is a single checkpoint: another"):
+        open_model(tmp_path / "checkpoints/2", "1")
+
+
+def test_a_metric_that_is_not_a_number_is_not_the_best(tmp_path):
+    _save(tmp_path, {1: float("nan"), 2: 3.0, 3: float("nan"), 4: 5.0}, keep=1)
+    assert _steps(tmp_path) == [2, 4] and open_model(tmp_path, "best").step == 2
+
+
+@pytest.mark.parametrize(
+    "record", [{"best_by": [1]}, {"validation": "x"}, {"validation": {"accuracy": 1}}, {"step": "3"}]
+)
+def test_a_record_of_other_types_is_damaged(tmp_path, saved, record):
+    shutil.copytree(saved, tmp_path / "run")
+    path = tmp_path / "run/checkpoints/3/run/metadata"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **record}))
+    assert open_model(tmp_path / "run").step == 2
+
+
+@pytest.fixture
+def failing_reads(monkeypatch):
+    """Lets the next reads of a checkpoint's arrays fail, each with an error of a list."""
+    monkeypatch.setattr(failed_reads.time, "sleep", lambda seconds: None)
+
+    def fail(store: CheckpointStore, errors: list[Exception]) -> None:
+        restore = store._checkpointer.restore
+
+        def fail_or_restore(*arguments, **others):
+            if errors:
+                raise errors.pop()
+            return restore(*arguments, **others)
+
+        monkeypatch.setattr(store._checkpointer, "restore", fail_or_restore)
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EIO, "Input/output error"), MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: Out of memory")],
+)
+def test_a_disk_that_does_not_answer_is_not_damage(tmp_path, saved, failing_reads, error):
+    run = tmp_path / "run"
+    shutil.copytree(saved, run)
+    store = CheckpointStore(run, 10)
+    failing_reads(store, [error])
+    step, state = store.restore_latest(_abstract(_state(1)))
+    assert step == 3 and _equal(state, _state(3))
+    failing_reads(store, [error] * 3)
+    with pytest.raises(TrainingError, match="checkpoint 3 cannot be read now"):
+        store.restore_latest(_abstract(_state(1)))
+    store.close()
+    assert _steps(run) == [1, 2, 3] and not (run / "damaged_checkpoints").exists()
+
+
+def test_a_record_that_cannot_be_read_now_ends_the_run(tmp_path, saved, monkeypatch):
+    """The best would be removed by who does not know which it is."""
+    monkeypatch.setattr(failed_reads.time, "sleep", lambda seconds: None)
+    read = pathlib.Path.read_bytes
+
+    def fail(path: pathlib.Path) -> bytes:
+        if path.parts[-3:] == ("2", "run", "metadata"):
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(pathlib.Path, "read_bytes", fail)
+    with pytest.raises(TrainingError, match="checkpoint 2 cannot be read now"):
+        CheckpointStore(saved, 1)
+    assert _steps(saved) == [1, 2, 3]
+
+
+def test_all_of_a_checkpoint_is_on_disk_before_it_has_its_name_and_before_an_older_one_goes(tmp_path, monkeypatch):
+    events = []
+    fsync, rename, replace = os.fsync, os.rename, os.replace
+
+    def name(path) -> str:
+        return os.path.relpath(path, tmp_path / "checkpoints")
+
+    def record_sync(descriptor: int) -> None:
+        events.append(("sync", name(os.readlink(f"/proc/self/fd/{descriptor}"))))
+        fsync(descriptor)
+
+    def record_rename(call):
+        def renamed(source, target, **others):
+            events.append(("rename", name(source), name(target)))
+            call(source, target, **others)
+
+        return renamed
+
+    monkeypatch.setattr(os, "fsync", record_sync)
+    monkeypatch.setattr(os, "rename", record_rename(rename))
+    monkeypatch.setattr(os, "replace", record_rename(replace))
+    _save(tmp_path, {1: None, 2: None}, keep=1)
+    named = events.index(("rename", ".2.unfinished", "2"))
+    files = [name(path) for path in (tmp_path / "checkpoints/2").rglob("*")]
+    synced = {event[1] for event in events[:named] if event[0] == "sync"}
+    assert {f".2.unfinished{file[1:]}" for file in files} | {".2.unfinished"} <= synced and len(files) > 8
+    assert events[named + 1] == ("sync", ".")
+    assert events.index(("rename", "1", ".1.removed")) > named + 1
+
+
+def test_what_was_superseded_or_half_removed_when_a_run_was_killed(tmp_path, capsys):
+    """By this version, which removes under another name, and by those before, which did so file by file."""
+    _save(tmp_path, {1: 1.0, 2: None, 3: None, 4: None, 5: None})
+    checkpoints = tmp_path / "checkpoints"
+    shutil.rmtree(checkpoints / "2/run")
+    (checkpoints / "3").rename(checkpoints / ".3.removed")
+    (checkpoints / ".6.unfinished.orbax-checkpoint-tmp/state").mkdir(parents=True)
+    store = CheckpointStore(tmp_path, 1)
+    assert sorted(os.listdir(checkpoints)) == ["1", "2", "4", "5"]
+    assert store.restore_latest(_abstract(_state(1)))[0] == 5
+    store.close()
+    assert _steps(tmp_path) == [1, 5] and os.listdir(tmp_path / "damaged_checkpoints") == ["2"]
+    assert "checkpoint 2 is not complete: moved to damaged_checkpoints" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path, saved, capfd):
+    """Also where many reads are under way when the first fails."""
+    shutil.copytree(saved, tmp_path / "run")
+    for manifest in (tmp_path / "run/checkpoints/3/state").rglob("manifest*"):
+        manifest.write_bytes(b"")
+    store = CheckpointStore(tmp_path / "run", 10)
+    assert store.restore_latest(_abstract(_state(1)))[0] == 2
+    store.close()
+    gc.collect()
+    error = capfd.readouterr().err
+    assert error.startswith("checkpoint 3 is damaged (DATA_LOSS") and error.count("\n") == 1

@@ -10,10 +10,10 @@ from bert_jax.errors import UserError
 from bert_jax.models.execution import Execution
 from bert_jax.tasks.objectives import TextObjective
 from bert_jax.training.optimizers import build_optimizer
-from bert_jax.training.recipe import Optimizer
+from bert_jax.training.recipe import OPTIMIZERS, Optimizer
 from bert_jax.training.train_state import create_train_state
 from bert_jax.training.train_step import loss_and_gradients, make_train_step
-from bert_jax.training.trainable import count_trained, is_trained, scale_updates, update_factors
+from bert_jax.training.trainable import count_trained, is_trained, moments_of_trained, scale_updates, update_factors
 
 _LAYERS = 3
 _CONFIG = BertConfig(
@@ -128,6 +128,45 @@ def test_counts(params):
     by_layer = sum(leaf.size // _LAYERS for name, leaf in leaves(params).items() if "/layers/" in name)
     embeddings = sum(leaf.size for name, leaf in leaves(params).items() if "/embeddings/" in name)
     assert total == sum(leaf.size for leaf in jax.tree.leaves(params)) and trained == total - by_layer - embeddings
+
+
+_FROZEN = (
+    {"frozen_layers": 2},
+    {"frozen_layers": 3},
+    {"frozen_layers": 1, "layer_decay": 0.9, "frozen": ["*/layer_norm/*", "*/attention/*", "bert/pooler/*"]},
+    {"layer_decay": 0.5},
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "choice"), [*((kind, _FROZEN[2]) for kind in OPTIMIZERS), ("lamb", _FROZEN[0]), ("bert_adamw", _FROZEN[3])]
+)
+def test_without_moments_of_what_is_frozen_every_bit_is_the_same(params, batch, kind, choice):
+    factors = update_factors(params, **choice)
+    # A norm that is exceeded, so that gradients are scaled down.
+    recipe = Optimizer(kind=kind, weight_decay=0.1, clip_global_norm=0.01)
+
+    def train(restrict):
+        optimizer = optax.chain(build_optimizer(recipe, lambda _: 0.1, restrict), scale_updates(factors))
+        task = objective(choice.get("frozen_layers", 0))
+        step = jax.jit(make_train_step(task, optimizer, lambda _: 0.1, seed=0, trained=is_trained(factors)))
+        state = create_train_state(params, optimizer)
+        for _ in range(3):
+            state, metrics = step(state, batch)
+        return state, metrics
+
+    whole, restricted = train(None), train(moments_of_trained(factors))
+    for expected, found in ((whole[0].params, restricted[0].params), (whole[1], restricted[1])):
+        jax.tree.map(np.testing.assert_array_equal, expected, found)
+
+
+@pytest.mark.parametrize("choice", _FROZEN)
+def test_moments_are_kept_for_what_is_trained_alone(params, choice):
+    factors = update_factors(params, **choice)
+    optimizer = build_optimizer(Optimizer(), lambda _: 0.1, moments_of_trained(factors))
+    kept = sum(leaf.size for leaf in jax.tree.leaves(optimizer.init(params)) if leaf.ndim)
+    trained, _ = count_trained(params, factors)
+    assert kept == 2 * trained
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,16 @@ from collections.abc import Callable, Iterator, Mapping
 
 from bert_jax.errors import UserError
 from bert_jax.tasks.examples.example_types import ChoiceExample
-from bert_jax.tasks.examples.places import BadRows, Place
+from bert_jax.tasks.examples.places import BadRows, Place, list_names
 from bert_jax.tasks.examples.records import (
     check_readable,
     find_delimiter,
     find_format,
-    json_kind,
     read_csv,
     read_objects,
     read_tsv,
 )
+from bert_jax.text.json_files import json_kind
 
 _BLANK = re.compile("_+")
 
@@ -116,7 +116,7 @@ def _find_shape(row: Mapping, place: Place) -> _ReadRow:
         return _read_endings
     raise UserError(
         f"{place}: not multiple choice: RACE has article, questions, options and answers, SWAG sent1, sent2, ending0"
-        f" and so on and label, plain rows context, question, choices and answer; here are {', '.join(map(str, row))}"
+        f" and so on and label, plain rows context, question, choices and answer; here are {list_names(row)}"
     )
 
 
@@ -184,7 +184,7 @@ def _index(answer, choices: tuple[str, ...]) -> int:
         found |= {at for at, choice in enumerate(choices) if choice.strip() == answer}
         if len(answer) == 1 and answer.isascii() and answer.isalpha():
             found.add(ord(answer.upper()) - ord("A"))
-        elif answer.isascii() and answer.isdigit():
+        elif answer.isascii() and answer.isdigit() and len(answer) < 10:
             found.add(int(answer))
     elif type(answer) in (int, float) and answer % 1 == 0:  # not true and false, which are ints to Python
         found.add(int(answer))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from bert_jax.errors import UserError
 from bert_jax.tasks.examples.glue import Layout
+from bert_jax.tasks.examples.places import list_names
 
 NO_COLUMN = "none"
 
@@ -159,8 +160,7 @@ class _Header:
         self.place = place
 
     def error(self, what: str) -> UserError:
-        names = [name if len(name) <= 40 else f"{name[:37]}..." for name in self.names]
-        return UserError(f"{self.place}: {what}; the columns are {', '.join(map(repr, names))}")
+        return UserError(f"{self.place}: {what}; the columns are {list_names(self.names)}")
 
     def find(self, name: str, flag: str) -> int | None:
         """Finds a column that the user names, exactly before roughly, a name before a number."""

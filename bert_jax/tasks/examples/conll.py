@@ -16,6 +16,8 @@ from bert_jax.tasks.examples.tag_schemes import TagError, find_scheme, scheme_na
 from bert_jax.text.files import read_lines
 
 _DOCUMENT_START = "-DOCSTART-"
+# Words; memory holds one sentence.
+_LONGEST_SENTENCE = 250_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -125,6 +127,11 @@ class ColumnFile:
             if fields and not starts_document:
                 if sentence or not (line.startswith("#") and len(fields) != self._count):
                     sentence.append((number, fields))
+                    if len(sentence) > _LONGEST_SENTENCE:
+                        raise UserError(
+                            f"{self._path}:{sentence[0][0]}: a sentence of more than {_LONGEST_SENTENCE:,} words: put a"
+                            " blank line after each sentence"
+                        )
             elif sentence:
                 yield document, sentence
                 sentence = []

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from bert_jax.errors import UserError
 from bert_jax.tasks.examples.example_types import TextExample
-from bert_jax.tasks.examples.records import json_kind
+from bert_jax.text.json_files import JsonError, json_kind, parse_json
 
 # Several labels, a number, or no labels wanted.
 KINDS = ("single", "multi", "float", "none")
@@ -37,8 +37,8 @@ def parse_label(value, kind: str, separator: str) -> str | float | tuple[str, ..
         return _number(value)
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            value = json.loads(value)
-        except ValueError:
+            value = parse_json(value)
+        except JsonError:
             raise ValueError(f"the labels {value!r} begin like a JSON list and are none") from None
     if value is None:
         return ()

@@ -1,11 +1,14 @@
 """Where an example stands in the user's files, and what becomes of the rows that cannot be used."""
 
 import dataclasses
+from collections.abc import Iterable
 
 from bert_jax.errors import UserError
 
 POLICIES = ("fail", "skip")
 _SHOWN = 5  # skipped rows that the report names; the others are counted
+_REASON_CHARACTERS = 400  # of a reason, which may quote the row
+_NAMES, _NAME_CHARACTERS = 20, 40  # that a message lists
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ class BadRows:
         Raises:
             UserError: the policy is "fail".
         """
+        if len(reason) > _REASON_CHARACTERS:
+            reason = f"{reason[: _REASON_CHARACTERS - 3]}..."
         if self.policy == "fail":
             raise UserError(f"{place}: {reason}; correct the row, or leave such rows out with --on_bad_row=skip")
         self.count += 1
@@ -69,3 +74,10 @@ class BadRows:
         if self.count > len(named):
             named.append(f"and {self.count - len(named)} more")
         return [f"{self.count} {'row' if self.count == 1 else 'rows'} skipped: {', '.join(named)}"]
+
+
+def list_names(names: Iterable[str]) -> str:
+    """Returns the first of the names for a message, long ones shortened, and how many more there are."""
+    names = [name if len(name) <= _NAME_CHARACTERS else f"{name[: _NAME_CHARACTERS - 3]}..." for name in names]
+    more = f" and {len(names) - _NAMES:,} more" if len(names) > _NAMES else ""
+    return f"{', '.join(map(repr, names[:_NAMES]))}{more}"

@@ -1,6 +1,5 @@
 """Lines of text files to records: CSV and TSV fields, JSON objects. Knows no columns and no tasks."""
 
-import json
 import os
 import re
 import stat
@@ -9,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from bert_jax.errors import UserError
 from bert_jax.tasks.examples.places import BadRows, Place
-from bert_jax.text.files import read_lines
+from bert_jax.text.files import LONGEST_LINE, read_lines
+from bert_jax.text.json_files import JsonError, json_kind, parse_json
 
 FORMATS = ("csv", "tsv", "jsonl")
 _NAMES = {
@@ -35,9 +35,13 @@ _MAGIC = {
     b"\xff\xfe": "UTF-16 text: convert it to UTF-8",
     b"\xfe\xff": "UTF-16 text: convert it to UTF-8",
 }
-# A quoted field that goes on for longer has lost its closing quote; the bound keeps memory constant.
-_FIELD_CHARACTERS = 1 << 20
-_SURROGATE = re.compile("[\ud800-\udfff]")
+# A quoted record that goes on for longer has lost a closing quote; the bound keeps memory constant.
+_RECORD_CHARACTERS = 2 << 20
+# Fields of a line; a table of texts has a few.
+MOST_COLUMNS = 10_000
+# Characters that are read again after records whose quotes were not balanced, in all.
+_READ_AGAIN = 4 * LONGEST_LINE
+_TOO_WIDE = f"more than {MOST_COLUMNS:,} fields: this is not a table of texts"
 
 
 def check_readable(path: str) -> None:
@@ -106,7 +110,10 @@ def find_delimiter(path: str) -> str:
 def read_tsv(path: str) -> Iterator[tuple[Place, list[str]]]:
     """Yields the fields of every line, cut at tabs alone: as in GLUE, a quote is an ordinary character."""
     for number, line in _without_last_blanks(read_lines(path)):
-        yield Place(path, number), line.split("\t")
+        place = Place(path, number)
+        if line.count("\t") >= MOST_COLUMNS:
+            raise UserError(f"{place}: {_TOO_WIDE}")
+        yield place, line.split("\t")
 
 
 def read_csv(path: str, delimiter: str, bad_rows: BadRows) -> Iterator[tuple[Place, list[str] | None]]:
@@ -117,23 +124,36 @@ def read_csv(path: str, delimiter: str, bad_rows: BadRows) -> Iterator[tuple[Pla
     """
     lines = deque[tuple[int, str]]()  # of the records ahead: those that a failed record had taken
     source = _without_last_blanks(read_lines(path))
+    read_again = 0
     while True:
         taken: list[tuple[int, str]] = []
+        characters = 0
 
         def take(taken=taken) -> str | None:
-            line = lines.popleft() if lines else next(source, None)
+            nonlocal characters
+            line = (lines.popleft() if lines else next(source, None)) if characters < _RECORD_CHARACTERS else None
             if line is None:
                 return None
             taken.append(line)
+            characters += len(line[1]) + 1
             return line[1]
 
         first = take()
         if first is None:
             return
         place = Place(path, taken[0][0])
-        fields = first.split(delimiter) if '"' not in first else _quoted_fields(first, delimiter, take)
+        if '"' in first:
+            fields = _quoted_fields(first, delimiter, take)
+        else:
+            fields = first.split(delimiter) if first.count(delimiter) < MOST_COLUMNS else _TOO_WIDE
         if isinstance(fields, str):
             bad_rows.reject(place, fields)
+            read_again += characters
+            if read_again > _READ_AGAIN:
+                raise UserError(
+                    f"{place}: the quotes of too many rows are not balanced; correct them, or where a quote is an"
+                    " ordinary character separate the fields by tabs and pass --format=tsv"
+                )
             lines.extendleft(reversed(taken[1:]))
             yield place, None
         else:
@@ -149,15 +169,13 @@ def _quoted_fields(line: str, delimiter: str, take: Callable[[], str | None]) ->
     while True:
         if line[position : position + 1] == '"':
             parts: list[str] = []
-            characters = 0
             start = end = position + 1
             while (end := line.find('"', end)) < 0 or line[end + 1 : end + 2] == '"':
                 if end >= 0:
                     end += 2
                     continue
                 parts.append(line[start:])
-                characters += len(line)
-                following = take() if characters < _FIELD_CHARACTERS else None
+                following = take()
                 if following is None:
                     return f"unbalanced quotes: the quote of field {len(fields) + 1} is never closed"
                 line = following
@@ -177,6 +195,8 @@ def _quoted_fields(line: str, delimiter: str, take: Callable[[], str | None]) ->
             position = end
         if position >= len(line):
             return fields
+        if len(fields) >= MOST_COLUMNS:
+            return _TOO_WIDE
         position += 1
 
 
@@ -197,24 +217,12 @@ def parse_object(line: str) -> dict:
     if not line.strip():
         raise ValueError("the line is empty")
     try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"the line is no JSON object ({error.msg} at character {error.colno})") from error
-    except ValueError as error:
-        raise ValueError(f"the line is no JSON object ({error})") from error  # a number of thousands of digits
-    except RecursionError:
-        raise ValueError("the JSON is nested too deeply") from None
+        value = parse_json(line)
+    except JsonError as error:
+        raise ValueError(f"the line is no JSON object ({error})") from error
     if not isinstance(value, dict):
         raise ValueError(f"the line is {json_kind(value)}, not a JSON object")
-    if "\\u" in line:
-        check_whole_characters(json.dumps(value, ensure_ascii=False))
     return value
-
-
-def check_whole_characters(text: str) -> None:
-    """Raises ValueError for what JSON can hold and no file: half of a character that needs two escapes."""
-    if _SURROGATE.search(text):
-        raise ValueError("an escape \\ud800 to \\udfff is half of a character")
 
 
 def json_id(value) -> str:
@@ -224,18 +232,9 @@ def json_id(value) -> str:
     return str(value)
 
 
-def json_kind(value) -> str:
-    """Names the kind of a JSON value for messages: "a list", "null"."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    if isinstance(value, int | float):
-        return "a number"
-    return {str: "a string", list: "a list", dict: "an object"}.get(type(value), f"a {type(value).__name__}")
-
-
 def _is_json(line: str) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(parse_json(line), dict)
     except ValueError:
         return False
 

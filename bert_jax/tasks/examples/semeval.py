@@ -16,6 +16,7 @@ from bert_jax.text.files import read_lines
 MARKERS = ("[E1]", "[/E1]", "[E2]", "[/E2]")
 
 _TAG = re.compile(r"\s*<(/?)[eE]([12])>\s*")
+_LINES = 3  # sentence, relation and comment; what follows up to the next example is not kept
 _SENTENCE = re.compile(r"(?P<id>\d+)\t(?P<text>.*)")
 _RELATION = re.compile(r"\S+\((?:e1,e2|e2,e1)\)|Other")
 
@@ -91,7 +92,8 @@ def _blocks(path: str) -> Iterator[tuple[Place, list[str]]]:
             lines = []
         if line:
             place = place if lines else Place(path, number)
-            lines.append(line)
+            if len(lines) < _LINES:
+                lines.append(line)
     if lines:
         yield place, lines
 

@@ -6,7 +6,6 @@ being such a list, or {"text": [...], "answer_start": [...]}; they can be read w
 """
 
 import itertools
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 from bert_jax.errors import UserError
 from bert_jax.tasks.examples.example_types import QuestionExample
 from bert_jax.tasks.examples.places import BadRows, Place
-from bert_jax.tasks.examples.records import check_whole_characters, parse_object
-from bert_jax.text.files import read_blocks, read_lines
+from bert_jax.tasks.examples.records import parse_object
+from bert_jax.text.files import LONGEST_LINE, read_head, read_lines, read_whole
+from bert_jax.text.json_files import JsonError, check_whole_characters, parse_json, show_json
 
 # An answer that is not at its offset is looked for in the context, so many characters before and after it.
 NEARBY = 100
@@ -56,7 +56,9 @@ class QuestionFile:
         self._path, self._bad_rows, self._with_answers = path, bad_rows, with_answers
         self.has_impossible = False
         self.moved = self.not_found = 0
-        beginning = list(itertools.islice((line.strip() for _, line in read_lines(path) if line.strip()), 2))
+        # SQuAD's own files are one line, which may be longer than those that are read one by one.
+        head, _ = read_head(path, LONGEST_LINE)
+        beginning = list(itertools.islice((line.strip() for line in head.split("\n") if line.strip()), 2))
         if not beginning:
             raise UserError(f"{path} is empty: questions come as SQuAD's JSON, or as a JSON object a line")
         if not beginning[0].startswith("{"):
@@ -97,14 +99,12 @@ class QuestionFile:
     def _nested(self) -> Iterator[tuple[Place, Any, Mapping[str, Any]]]:
         """Yields place, context and question of SQuAD's layout."""
         try:
-            content = json.loads("".join(read_blocks(self._path)))
-        except json.JSONDecodeError as error:
+            content = parse_json(read_whole(self._path), allow_surrogates=True)
+        except JsonError as error:
+            place = Place(self._path, error.line)
             raise UserError(
-                f"{self._path}:{error.lineno}: no JSON ({error.msg}, column {error.colno}); fetch the file again or"
-                " correct it"
+                f"{place}: no JSON that can be read ({error}); fetch the file again or correct it"
             ) from error
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{self._path} is no JSON that can be read ({error}); fetch the file again") from error
         articles = content.get("data") if isinstance(content, dict) else None
         if not isinstance(articles, list):
             raise UserError(f"{self._path} is not SQuAD's JSON: there is no list 'data' in it")
@@ -114,7 +114,7 @@ class QuestionFile:
                 inner = f"{where}.paragraphs[{index}]"
                 for position, question in enumerate(_list_of(paragraph, "qas", self._path, inner)):
                     identity = question.get("id") if isinstance(question, dict) else None
-                    item = f"question {identity}" if identity is not None else f"{inner}.qas[{position}]"
+                    item = f"question {_plain(identity)}" if identity is not None else f"{inner}.qas[{position}]"
                     yield Place(self._path, item=item), paragraph.get("context"), question
 
     def _lines(self) -> Iterator[tuple[Place, Any, Mapping[str, Any]]]:
@@ -212,6 +212,11 @@ def _list_of(value: Any, key: str, path: str, where: str) -> list[Any]:
     if not isinstance(items, list):
         raise UserError(f"{path} is not SQuAD's JSON: {where} has no list {key!r}")
     return items
+
+
+def _plain(identity: Any) -> str:
+    """Returns an id for messages: on one line, without quotes."""
+    return show_json(identity).strip("'\"")
 
 
 def _short(text: str) -> str:

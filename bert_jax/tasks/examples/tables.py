@@ -15,12 +15,12 @@ from bert_jax.tasks.examples.records import (
     find_delimiter,
     find_format,
     json_id,
-    json_kind,
     read_csv,
     read_objects,
     read_tsv,
 )
 from bert_jax.text import tfds_reader
+from bert_jax.text.json_files import json_kind
 
 HEADERS = ("auto", "yes", "no")
 _SHOWN_CHARACTERS = 30

@@ -138,7 +138,7 @@ def test_bad_rows_of_race(tmp_path, change, message):
 
 
 def test_files_that_are_not_multiple_choice(tmp_path):
-    with pytest.raises(UserError, match=r"a\.jsonl:1: not multiple choice: .*here are text, label"):
+    with pytest.raises(UserError, match=r"a\.jsonl:1: not multiple choice: .*here are 'text', 'label'"):
         read_rows(tmp_path, {"text": "a", "label": 1})
     with pytest.raises(UserError, match="has no rows"):
         list(read_choices(write(tmp_path / "a.csv", "sent1,sent2,ending0,ending1,label\n"), bad_rows=BadRows()))

@@ -68,7 +68,7 @@ def test_a_lost_quote_costs_one_row(tmp_path):
 
 
 def test_a_quote_that_is_never_closed_does_not_read_the_whole_file_into_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "_FIELD_CHARACTERS", 100)
+    monkeypatch.setattr(records, "_RECORD_CHARACTERS", 100)
     path = write(tmp_path / "a.csv", '"lost,1\n' + "".join(f"text {number},2\n" for number in range(1000)))
     taken = 0
 

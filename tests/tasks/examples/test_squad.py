@@ -205,3 +205,9 @@ def test_an_id_may_not_stand_twice_where_all_is_in_memory(written):
 def test_json_that_python_cannot_hold_is_one_line(written, content):
     with pytest.raises(UserError, match=r"x.json"):
         list(QuestionFile(written(content, "x.json"), BadRows()))
+
+
+def test_questions_in_one_line_that_is_longer_than_lines_may_be(written, monkeypatch):
+    monkeypatch.setattr("bert_jax.text.files.LONGEST_LINE", 50)
+    monkeypatch.setattr("bert_jax.tasks.examples.squad.LONGEST_LINE", 50)
+    assert len(read(written(squad(answers(("Paris", 0)))))) == 1
