@@ -6,6 +6,7 @@ and a user's mistake becomes one line on standard error and exit code 2.
 
 import contextlib
 import errno
+import math
 import os
 import sys
 import traceback
@@ -20,8 +21,12 @@ from bert_jax.parallel.processes import end_process, process_group
 FAILED = 1
 USER_ERROR = 2
 INTERRUPTED = 130
-# What the machine says, and no programming mistake: no room, or no permission to write.
+# A line that quotes a longer value is cut in the middle.
+_LONGEST_LINE = 1200
+# What the machine says, and no programming mistake: no room, or no permission to write; or of a path, wherever it is
+# first looked at.
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def run(
@@ -54,9 +59,7 @@ def run(
         if any(argument in ("--help", "-h", "-help") for argument in argv[1:]):
             print(f"{describe.strip()}\n\nFlags:\n{values.get_help()}")
             return 0
-        extra = values(list(argv))[1:]
-        if extra:
-            raise UserError(f"unexpected argument {extra[0]!r}: every argument is a flag, such as --name=value")
+        _parse(argv, values)
         return execute(values) or 0
     except (flags.Error, UserError) as error:
         return _fail(error, USER_ERROR)
@@ -65,6 +68,8 @@ def run(
     except OSError as error:
         if line := describe_shortage(error):
             return _fail(TrainingError(line), FAILED)
+        if error.errno in _NO_PATH:
+            return _fail(UserError(f"cannot use {error.filename}: {error.strerror}"), USER_ERROR)
         if error.errno not in _REFUSED:
             _end_with_traceback(error)
             raise
@@ -78,6 +83,21 @@ def run(
             return _fail(TrainingError(line), FAILED)
         _end_with_traceback(error)
         raise
+
+
+def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
+    """Reads the flags; raises a UserError, or absl's, for what no launcher can use."""
+    for argument in argv[1:]:
+        readable = argument.encode("utf-8", "backslashreplace").decode()
+        if readable != argument:
+            raise UserError(f"{readable} is not UTF-8: write it so, or rename the file")
+    extra = values(list(argv))[1:]
+    if extra:
+        raise UserError(f"unexpected argument {extra[0]!r}: every argument is a flag, such as --name=value")
+    for name in values:
+        # Not a number lies between any two limits.
+        if isinstance(values[name].value, float) and not math.isfinite(values[name].value):
+            raise UserError(f"--{name}={values[name].value}: must be a finite number")
 
 
 def _size_terminal() -> None:
@@ -94,6 +114,8 @@ def _size_terminal() -> None:
 def _fail(error: Exception, code: int) -> int:
     # Absl begins with the word "flag", which the dashes say.
     line = " ".join(str(error).split()).removeprefix("flag ")
+    if len(line) > _LONGEST_LINE:
+        line = f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
     print(f"error: {line}", file=sys.stderr)
     end_process(code, line)
     return code

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from bert_jax.durable_files import check_can_write
 from bert_jax.errors import UserError
 from bert_jax.training.saved_models import LATEST
 from launch.command import run
@@ -49,6 +50,8 @@ def execute(values: flags.FlagValues) -> int:
     target = pathlib.Path(values.attention)
     if values.attention and (target.suffix != ".png" or not target.parent.is_dir()):
         raise UserError(f"--attention={target}: must be a .png file in a folder that exists")
+    if values.attention and values.text is not None:
+        check_can_write(target)
     parse_mesh_flags(values)
 
     model = open_chosen(values.model, values.checkpoint or LATEST)

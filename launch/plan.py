@@ -58,7 +58,6 @@ def execute(values: flags.FlagValues) -> int:
     if not values.gin_file:
         raise UserError("--gin_file is missing: the run to plan, such as gin_configs/pretrain/bert_large.gin")
     topology = parse_topology(values.topology, values.num_slices)
-    topology.check_installed()
     mesh = parse_mesh(values.mesh).resolve(topology.num_devices)
     dcn = parse_mesh(values.dcn_mesh, "dcn_mesh") if values.dcn_mesh else None
     output = pathlib.Path(values.json) if values.json else None
@@ -83,6 +82,7 @@ def execute(values: flags.FlagValues) -> int:
     ]
     for case in cases:
         check_rows(case.phase, mesh)
+    topology.check_installed()
 
     # ---- The compiler.
     planned = []

@@ -58,7 +58,9 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "validation_fraction", 0.01, "Share held out: of the documents or, of few long ones, of their text.", **text
     )
-    flags.DEFINE_integer("seed", 0, "Of all that is drawn at random.", **text)
+    flags.DEFINE_integer(
+        "seed", 0, "Of all that is drawn at random.", lower_bound=-(2**63), upper_bound=2**63 - 1, **text
+    )
     flags.DEFINE_integer(
         "workers",
         None,

@@ -150,7 +150,7 @@ def _parse_profile(text: str | None, total_steps: int) -> tuple[int, int] | None
     if text is None:
         return None
     start, _, steps = text.partition(":")
-    if not (start.isdigit() and steps.isdigit() and int(steps) > 0):
+    if not (start.isdecimal() and steps.isdecimal() and len(text) < 20 and int(steps) > 0):
         raise UserError(f"--profile={text}: must be START:STEPS, such as 100:10")
     if int(start) + int(steps) > total_steps:
         raise UserError(f"--profile={text}: reaches over the end of the run, which has {total_steps} steps")

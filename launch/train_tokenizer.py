@@ -5,11 +5,12 @@ Example: python -m launch.train_tokenizer --from=MODEL_OR_TOKENIZER --add_words=
 """
 
 import hashlib
+import itertools
 import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from absl import flags
@@ -19,7 +20,7 @@ from bert_jax.errors import UserError
 from bert_jax.text import tokenizer as tokenizer_files
 from bert_jax.text import tokenizers
 from bert_jax.text.added_words import Listing, add_words
-from bert_jax.text.documents import FORMATS, check_inputs, describe_inputs, read_passages
+from bert_jax.text.documents import FORMATS, Passage, check_inputs, describe_inputs, read_passages
 from bert_jax.text.files import read_lines
 from launch.command import run
 from launch.flag_conditions import only_where
@@ -97,9 +98,14 @@ def execute(values: flags.FlagValues) -> int:
     if values.vocab_file:
         tokenizer = tokenizers.wrap_vocabulary(values.vocab_file, cased=values.cased, training=training)
     else:
+        # The first passage is read now: what is wrong with the beginning shows before anything is drawn.
+        passages = read_passages(values.input, values.format)
+        first = list(itertools.islice(passages, 1))
+        if not first:
+            raise UserError(f"--input={values.input} holds no text to learn from")
         print(f"reading {values.input}: {describe_inputs(values.input, values.format)}")
         tokenizer = tokenizers.train_tokenizer(
-            _read_texts(values.input, values.format, values.max_training_mb, training),
+            _read_texts(itertools.chain(first, passages), values.max_training_mb, training),
             request["kind"],
             request["vocab_size"],
             cased=values.cased,
@@ -202,14 +208,14 @@ def _is_done(output: pathlib.Path, request: dict[str, Any]) -> bool:
     return True
 
 
-def _read_texts(inputs: str, format: str, most_mb: int, statistics: dict[str, Any]) -> Iterator[str]:
+def _read_texts(passages: Iterable[Passage], most_mb: int, statistics: dict[str, Any]) -> Iterator[str]:
     """Yields texts up to `most_mb`, and leaves documents, bytes and a sample in `statistics` when they end."""
     from tqdm import tqdm
 
     documents = size = 0
     last = sample = None
     with tqdm(unit="B", unit_scale=True, desc="reading", file=sys.stderr) as progress:
-        for passage in read_passages(inputs, format):
+        for passage in passages:
             length = len(passage.text) if passage.text.isascii() else len(passage.text.encode("utf-8", "replace"))
             if size + length > most_mb * 1_000_000:
                 break

@@ -174,6 +174,8 @@ class BatchMaker:
                 return records, np.array(False)
             return records, np.array(True)
 
+        # All is ops already: a conversion would take longer than the trace, and read the source files anew.
+        @tf.autograph.experimental.do_not_convert
         def load(step: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
             indices, epochs = rows_of(step)
             # One call into Python for the whole batch; all else is graph ops.

@@ -4,6 +4,7 @@ Everything is made in a directory beside the output, which takes the output's na
 """
 
 import dataclasses
+import itertools
 import os
 import pathlib
 import shutil
@@ -96,12 +97,17 @@ def prepare(
     source = {"input": inputs, "format": text_format, "language": language}
     if is_prepared(output, recipe, source, tokenizer.fingerprint):
         return None
+    # The first of them is read now: what is wrong with the beginning shows before anything is written or drawn.
+    passages = read_passages(inputs, text_format)
+    first = list(itertools.islice(passages, 1))
+    if not first:
+        raise UserError(f"--input={inputs} holds no text: nothing to prepare")
     with unfinished_folder(output) as directory:
         store_directory = directory / _STORE_DIRECTORY
         started = time.perf_counter()
         with _bar("tokenizing", "B", show_progress) as progress:
             corpus = tokenize_corpus(
-                read_passages(inputs, text_format),
+                itertools.chain(first, passages),
                 tokenizer_directory,
                 tokenizer.vocab_size,
                 language,

@@ -76,7 +76,7 @@ def parse_mesh(text: str, flag: str = "mesh") -> MeshSpec:
             raise UserError(f"--{flag}={text}: {axis!r} is not an axis; write {', '.join(AXES)}, as in {example}")
         if axis in sizes:
             raise UserError(f"--{flag}={text}: {axis} is there twice; name each axis once, as in {example}")
-        is_count = size.isdecimal() and int(size) > 0
+        is_count = size.isdecimal() and len(size) < 10 and int(size) > 0
         if not is_count and not (may_be_rest and size == str(_REST)):
             wanted = "a positive number, or -1 for what is left" if may_be_rest else "a positive number"
             raise UserError(f"--{flag}={text}: the size of {axis} must be {wanted}, not {size!r}")

@@ -163,7 +163,7 @@ def check_arguments(
     if missing:
         return
     host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    if not host or not port.isdecimal() or len(port) > 5 or not 0 < int(port) < 65536:
         raise UserError(f"--coordinator={coordinator}: must be HOST:PORT, an address of process 0")
     if num_processes < 1:
         raise UserError(f"--num_processes={num_processes}: must be at least 1")

@@ -91,7 +91,7 @@ class Columns:
 def looks_like_header(first: Sequence[str], choice: ColumnChoice) -> bool:
     """Returns whether the first line names columns: one is a usual name of a text or a label, or is given as a name."""
     usual = {name for tiers in (_TEXTS, _LABELS, _NUMBERS, _PAIRS) for tier in tiers for name in tier}
-    given = {_normal(name) for name in choice.named() if not name.isdigit()}
+    given = {_normal(name) for name in choice.named() if not name.isdecimal()}
     return any(_normal(field) in usual | given for field in first)
 
 
@@ -168,7 +168,7 @@ class _Header:
             return None
         found = [at for at, other in enumerate(self.names) if other == name]
         found = found or [at for at, other in enumerate(self.normal) if other == _normal(name)]
-        if not found and name.isdigit() and 1 <= int(name) <= len(self.names):
+        if not found and name.isdecimal() and len(name) < 10 and 1 <= int(name) <= len(self.names):
             found = [int(name) - 1]
         if not found:
             raise self.error(f"no column {name!r}, which --{flag}_column names")
