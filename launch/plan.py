@@ -20,6 +20,7 @@ from launch.configuration import load_pretrain
 from launch.mesh_flags import define_mesh_flags
 from launch.plan_table import format_plan, plan_values
 from launch.planned_step import Case, Compiled, OutOfMemory, compile_case
+from launch.plugins import define_plugin_flag, load_plugins
 
 # That of the published English models without capitals.
 _PUBLISHED_VOCABULARY = 30522
@@ -32,6 +33,7 @@ def define_flags(values: flags.FlagValues) -> None:
     here = {"flag_values": values}
     flags.DEFINE_multi_string("gin_file", [], "Configuration file; may repeat, later ones win.", **here)
     flags.DEFINE_multi_string("gin_param", [], "A binding such as 'pretrain.steps=200'; may repeat.", **here)
+    define_plugin_flag(values)
     flags.DEFINE_string("topology", None, "The chips, such as v5e:16x16, v5p:4x4x8 or h100:4x8 (nodes, GPUs).", **here)
     flags.DEFINE_integer("num_slices", 1, "So many slices of --topology, connected by the network.", **here)
     flags.DEFINE_integer("rows_per_step", None, "Rows of a step, instead of the configured ones.", **here)
@@ -55,6 +57,7 @@ def execute(values: flags.FlagValues) -> int:
     output = pathlib.Path(values.json) if values.json else None
     if output and not output.absolute().parent.is_dir():
         raise UserError(f"--json={output}: there is no folder {output.absolute().parent}")
+    load_plugins(values.plugin)
     recipe, _ = load_pretrain(values.gin_file, values.gin_param)
     if recipe.model.vocab_size is None:
         print(f"the vocabulary's size is the tokenizer's; planned with the published {_PUBLISHED_VOCABULARY}")
