@@ -181,8 +181,9 @@ def from_fields(cls: type[T], values: dict[str, Any], place: str, remedy: str = 
     for name, field in fields.items():
         if name in values or field.default is dataclasses.MISSING:
             expect_type(values.get(name), field.type, f"{place}.{name}", remedy)
-    if unknown := next((name for name in values if name not in fields), None):
-        raise UserError(f"{place} has an unknown field, {show_json(unknown)}{f': {remedy}' if remedy else ''}")
+    for name in values:
+        if name not in fields:
+            raise UserError(f"{place} has an unknown field, {show_json(name)}{f': {remedy}' if remedy else ''}")
     return cls(**values)
 
 
