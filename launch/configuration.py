@@ -36,6 +36,7 @@ gin.add_config_file_search_path(str(REPOSITORY))
 # gin_configs/ where the repository is on Python's path, and logs each place where it found nothing.
 gin.config._FILE_READERS[:] = [(lambda path: _open(path), os.path.isfile)]
 _LARGEST_FILE = 1 << 20
+_LONGEST_MESSAGE = 600
 
 
 def _open(path: str) -> io.StringIO:
@@ -250,7 +251,7 @@ def _readable_errors(place: str = "") -> Iterator[None]:
         yield
     except UserError as error:
         # Gin adds lines that say within which call it happened.
-        raise UserError(str(error).split("\n")[0]) from error
+        raise UserError(f"{str(error).splitlines()[0]:.{_LONGEST_MESSAGE}}") from error
     except SyntaxError as error:
         where = f"{error.filename}:{error.lineno}" if error.filename else place
         what = " ".join((error.msg or "").split()).rstrip(".:")

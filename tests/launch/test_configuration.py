@@ -85,7 +85,6 @@ def test_the_shipped_files_load_from_any_directory(tmp_path, monkeypatch, path):
         ("include 'nowhere.gin'\n", 1, "cannot find the file nowhere.gin"),
         ("pretrain.seed = [seed]\n", 1, "'seed' is not a value (strings are in quotes"),
         ("pretrain.seed = 1\npretrain." + "s" * 10_000, 2, "cannot parse"),
-        ("pretrain.seed = " + "9" * 400 + "\n", 1, "pretrain.seed must be a whole number, not 999"),
         ("import nowhere_at_all\n", 1, "cannot import nowhere_at_all"),
         ("\nimport os\n", 2, "cannot import os"),
         ("from __gin__ import dynamic_registration\n", 1, "cannot import __gin__.dynamic_registration"),
@@ -101,7 +100,7 @@ def test_a_mistake_in_a_file_has_its_place(tmp_path, monkeypatch, capfd, text, l
     monkeypatch.chdir(tmp_path)
     pathlib.Path("run.gin").write_text(text)
     message = _line(["run.gin"], _RUN)
-    assert message.startswith((f"run.gin:{line}: ", "pretrain.")) and what in message and len(message) < 500
+    assert message.startswith(f"run.gin:{line}: ") and what in message and len(message) < 500
     assert capfd.readouterr().err == ""
 
 
@@ -156,6 +155,8 @@ def test_a_missing_file():
         ("pretrain.steps = 'many'", "pretrain.steps must be a whole number or None, not 'many'"),
         ("pretrain.steps = 1e3", "pretrain.steps must be a whole number or None, not 1000.0"),
         ("pretrain.steps = True", "pretrain.steps"),
+        ("pretrain.seed = " + "9" * 400, "pretrain.seed must be a whole number, not 999"),
+        ("Schedule.kind = '" + "s" * 10_000 + "'", "Schedule.kind must be one of"),
         ("pretrain.steps = 0", "pretrain.steps"),
         ("pretrain.learning_rate = '1e-3'", "pretrain.learning_rate must be a number, not '1e-3'"),
         ("pretrain.learning_rate = -1", "learning_rate"),
