@@ -1,9 +1,14 @@
-"""Gin: the one place where the library's plain dataclasses become configurable by files and parameters."""
+"""Gin: the one place where the library's plain dataclasses become configurable by files and parameters.
+
+A configuration is data. Gin itself would import what a file says and call whatever it finds there; here a file can
+bind and refer to the names that are registered in this module, and to those of plugins that were asked for.
+"""
 
 import collections.abc
 import contextlib
 import dataclasses
 import inspect
+import io
 import os
 import pathlib
 import re
@@ -13,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
+from gin import config_parser, selector_map
 
 from bert_jax.config import BertConfig
 from bert_jax.data.masking_recipe import Masking
@@ -21,6 +27,7 @@ from bert_jax.models.execution import Execution
 from bert_jax.numerics import Numerics
 from bert_jax.tasks.finetuning_recipe import FineTune
 from bert_jax.tasks.pretraining_recipe import Phase, Pretrain
+from bert_jax.text.files import read_bounded
 from bert_jax.training.recipe import Optimizer, Schedule
 
 _KINDS = {int: "a whole number", float: "a number", str: "a string", bool: "True or False", type(None): "None"}
@@ -28,11 +35,38 @@ REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 gin.add_config_file_search_path(str(REPOSITORY))
 # Files are read from the file system only. Gin would also take a path for that of a Python package, which fails on
 # gin_configs/ where the repository is on Python's path, and logs each place where it found nothing.
-gin.config._FILE_READERS[:] = [(open, os.path.isfile)]
+gin.config._FILE_READERS[:] = [(lambda path: _open(path), os.path.isfile)]
+_LARGEST_FILE = 1 << 20
+_LONGEST_MESSAGE = 600
 
 
-def _configurable(name: str, cls: type) -> Callable[..., Any]:
-    """Makes a dataclass known to gin, as a function of the same signature that checks the types of its values."""
+def _open(path: str) -> io.StringIO:
+    """Opens a file for gin, which says nothing of which it is where that fails."""
+    content = read_bounded(path, _LARGEST_FILE, "give another --gin_file")
+    try:
+        file = io.StringIO(content.decode())
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: a configuration must be UTF-8, and this is not: convert the file") from error
+    file.name = path  # which gin names lines by
+    return file
+
+
+# The full names that a configuration may use. Of gin's own, macros are values with a name.
+_USABLE = {"gin.macro"}
+
+
+def register(name: str, cls: Callable[..., Any], module: str = "bert_jax") -> Callable[..., Any]:
+    """Lets configurations use a dataclass, or a function whose arguments have types.
+
+    Args:
+        name: how a configuration calls it.
+        cls: what a reference to it makes, or returns.
+        module: whose name it is, for where two have the same; of a plugin, the plugin's own.
+
+    Returns:
+        A function of the same signature that checks the types of its values.
+    """
     hints = typing.get_type_hints(cls)
     signature = inspect.signature(cls)
     # The numerics that a run goes on with are recorded in it, and nothing to choose.
@@ -49,7 +83,8 @@ def _configurable(name: str, cls: type) -> Callable[..., Any]:
         return cls(**values)
 
     make.__signature__ = signature.replace(parameters=parameters)
-    return gin.external_configurable(make, name=name, module="bert_jax")
+    _USABLE.add(f"{module}.{name}")
+    return gin.external_configurable(make, name=name, module=module)
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:
@@ -64,12 +99,14 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
         elif _is_one(value, one):
             return
     wanted = " or ".join(_KINDS.get(one) or _name_list(*typing.get_args(one)) for one in allowed)
-    raise UserError(f"{name} must be {wanted}, not {value!r}")
+    raise UserError(f"{name} must be {wanted}, not {value!r:.200}")
 
 
 def _is_one(value: Any, kind: type) -> bool:
     if isinstance(value, bool):
         return kind is bool
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return False
     return isinstance(value, int | float if kind is float else kind)
 
 
@@ -79,15 +116,15 @@ def _name_list(element: type) -> str:
 
 
 _PARTS = {
-    "model": _configurable("BertConfig", BertConfig),
-    "optimizer": _configurable("Optimizer", Optimizer),
-    "schedule": _configurable("Schedule", Schedule),
-    "masking": _configurable("Masking", Masking),
-    "execution": _configurable("Execution", Execution),
+    "model": register("BertConfig", BertConfig),
+    "optimizer": register("Optimizer", Optimizer),
+    "schedule": register("Schedule", Schedule),
+    "masking": register("Masking", Masking),
+    "execution": register("Execution", Execution),
 }
-_PHASE = _configurable("Phase", Phase)
-_PRETRAIN = _configurable("pretrain", Pretrain)
-_FINETUNE = _configurable("finetune", FineTune)
+_PHASE = register("Phase", Phase)
+_PRETRAIN = register("pretrain", Pretrain)
+_FINETUNE = register("finetune", FineTune)
 
 
 def load_pretrain(gin_files: Sequence[str], gin_params: Sequence[str]) -> tuple[Pretrain, str]:
@@ -104,6 +141,11 @@ def load_pretrain(gin_files: Sequence[str], gin_params: Sequence[str]) -> tuple[
         UserError: a file is missing or cannot be parsed, a name is unknown, a value is wrong, or a binding is not
             used by anything.
     """
+    with _usable_names_only():
+        return _load_pretrain(gin_files, gin_params)
+
+
+def _load_pretrain(gin_files: Sequence[str], gin_params: Sequence[str]) -> tuple[Pretrain, str]:
     _parse(gin_files, gin_params)
     with _readable_errors():
         # Every part is made by gin, whether or not the run's own bindings mention it, so that no binding is ignored.
@@ -125,6 +167,13 @@ def load_finetune(
     Returns:
         The recipe, the architecture if there are bindings of one, and the operative configuration.
     """
+    with _usable_names_only():
+        return _load_finetune(gin_files, gin_params, overrides)
+
+
+def _load_finetune(
+    gin_files: Sequence[str], gin_params: Sequence[str], overrides: Mapping[str, Any]
+) -> tuple[FineTune, BertConfig | None, str]:
     _parse(gin_files, gin_params)
     given = {name: value for name, value in overrides.items() if value is not None}
     with _readable_errors():
@@ -134,6 +183,30 @@ def load_finetune(
         model = _PARTS["model"]() if has_model else None
     _check_all_used()
     return recipe, model, gin.operative_config_str() + "".join(f"# --{name}={given[name]}\n" for name in given)
+
+
+@contextlib.contextmanager
+def _usable_names_only() -> Iterator[None]:
+    """Lets gin know no other names for a while, and import nothing."""
+    context = gin.config.ParseContext
+    kept = gin.config._REGISTRY, context.process_import
+    usable = selector_map.SelectorMap()
+    for selector, configurable in gin.config._REGISTRY.items():
+        if selector in _USABLE:
+            usable[selector] = configurable
+    gin.config._REGISTRY, context.process_import = usable, _refuse_import
+    try:
+        yield
+    finally:
+        gin.config._REGISTRY, context.process_import = kept
+
+
+def _refuse_import(context: Any, statement: config_parser.ImportStatement) -> None:
+    raise UserError(
+        f"{statement.location.filename or 'configuration'}:{statement.location.line_num}: a configuration is data and"
+        f" cannot import {statement.module:.100}: leave the line out, or install what it is for as a plugin and pass"
+        " --plugin=NAME"
+    )
 
 
 def _parse(gin_files: Sequence[str], gin_params: Sequence[str]) -> None:
@@ -178,11 +251,14 @@ def _readable_errors(place: str = "") -> Iterator[None]:
         yield
     except UserError as error:
         # Gin adds lines that say within which call it happened.
-        raise UserError(str(error).split("\n")[0]) from error
+        raise UserError(f"{str(error).splitlines()[0]:.{_LONGEST_MESSAGE}}") from error
     except SyntaxError as error:
         where = f"{error.filename}:{error.lineno}" if error.filename else place
-        what = (error.msg or "").rstrip(".:")
-        raise UserError(f"{where}: cannot parse the configuration: {what}: {(error.text or '').strip()!r}") from error
+        what = " ".join((error.msg or "").split()).rstrip(".:")
+        if found := re.search(r"Failed to parse token (.*)", what):
+            what = f"{found[1]:.60} is not a value (strings are in quotes, references begin with @ or %)"
+        text = (error.text or "").strip()
+        raise UserError(f"{where}: cannot parse the configuration: {what:.200}: {text!r:.100}") from error
     except Exception as error:  # gin raises what its parts and the modules that a file imports lead it to
         raise UserError(_readable(str(error), place)) from error
 
@@ -190,7 +266,11 @@ def _readable_errors(place: str = "") -> Iterator[None]:
 def _readable(message: str, place: str) -> str:
     """Rearranges gin's message, whose place comes at the end, into place: what."""
     message = " ".join(message.split())
-    message = re.sub(r"No configurable matching '([^']+)'", r"unknown name '\1' in the configuration", message)
+    message = re.sub(
+        r"No configurable matching (?:reference )?'@?([^'()]+)(?:\(\))?'",
+        r"unknown name '\1' in the configuration (those of a plugin need --plugin=NAME)",
+        message,
+    )
     message = re.sub(r"Unable to open file: (\S+)\. Searched.*\]\.", r"cannot find the file \1", message)
     message = re.sub(
         r"^macro\(\) missing .* In call to configurable '[^']*' \(.*\) in scope '([^']+)'.*",
@@ -200,4 +280,4 @@ def _readable(message: str, place: str) -> str:
     if found := re.search(r'In file "([^"]+)", line (\d+)', message):
         place = f"{found[1]}:{found[2]}"
     what = re.split(r" In (?:file|bindings|call)| No values supplied by Gin", message)[0].rstrip(" .:")
-    return f"{place or 'configuration'}: {what}"
+    return f"{place or 'configuration'}: {what:.300}"

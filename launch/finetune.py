@@ -26,6 +26,7 @@ from launch.finetuning_sweep import sweep
 from launch.flag_conditions import only_where
 from launch.mesh_flags import PMAP, make_checked_mesh
 from launch.multitask_material import MultiTaskMaterial, prepare_tasks
+from launch.plugins import define_plugin_flag, load_plugins, plugin_identity
 from launch.run_folder import NO_MODEL, open_folder, workdir_of
 from launch.sweep_grid import define_sweep_flags, is_sweep
 from launch.training_session import Trained, Training, define_training_flags, joined_processes, train_session
@@ -51,6 +52,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "gin_file", [], f"Recipe; may repeat, later ones win. {RECIPES.format('TASK')} if none is given.", **here
     )
     flags.DEFINE_multi_string("gin_param", [], "A binding such as 'finetune.epochs=2'; may repeat.", **here)
+    define_plugin_flag(values)
     define_file_flags(values)
     flags.DEFINE_string("tasks", None, "Learn several tasks: a JSON file of what they are, instead of --task.", **here)
     flags.DEFINE_string("tokenizer", None, "Directory of the tokenizer, with --init_from=none.", **here)
@@ -75,6 +77,7 @@ def execute(values: flags.FlagValues) -> int:
     workdir = workdir_of(values)
     if not values.init_from and (is_sweep(values) or not holds_checkpoint(workdir)):
         raise UserError(f"--init_from is missing: the model to fine-tune, or {NO_MODEL} for a random start")
+    load_plugins(values.plugin)
     overrides = {name: getattr(values, name) for name in _RECIPE_FLAGS}
     prepare_material, kind = (prepare_tasks, "multitask") if values.tasks else (prepare, values.task)
 
@@ -103,7 +106,7 @@ def fine_tune(
         values.init_from = None
     folder = open_folder(
         values,
-        material.identity(recipe),
+        {**material.identity(recipe), **plugin_identity(values)},
         lambda source: None,
         last_steps=STEPS,
         schedule_depends_on_steps=recipe.schedule.depends_on_total_steps,

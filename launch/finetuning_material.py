@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +22,7 @@ from bert_jax.tasks.finetuning_tasks import TASKS, check_recipe
 from bert_jax.tasks.input_masking import InputMasking
 from bert_jax.text.added_words import add_markers
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.text.tokenizers import load_tokenizer
+from bert_jax.text.tokenizers import load_tokenizer, tokenizer_files
 from bert_jax.training.best import BestBy
 from launch.finetuning_checks import check_before_reading
 from launch.finetuning_files import check_file_flags, read_task
@@ -287,10 +286,5 @@ def checkpoint_files(
         tokenizer_directory: where its files lie; None if it is in none yet.
         operative_config: the record.
     """
-    names = ("bert_jax_tokenizer.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "spiece.model")
-    with tempfile.TemporaryDirectory() as made:
-        if tokenizer_directory is None:
-            tokenizer.save(made)
-        directory = tokenizer_directory or pathlib.Path(made)
-        files = {f"tokenizer/{name}": (directory / name).read_bytes() for name in names if (directory / name).is_file()}
+    files = tokenizer_files(tokenizer, tokenizer_directory)
     return {**files, "operative_config.gin": operative_config.encode()}

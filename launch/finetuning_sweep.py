@@ -34,7 +34,7 @@ from bert_jax.training.run_identity import check_identity, read_identity, write_
 from bert_jax.training.run_lock import lock_run
 from bert_jax.training.saved_models import holds_checkpoint, open_model
 from launch.mesh_flags import make_mesh_from_flags
-from launch.run_folder import NO_MODEL, make_directory, noted_source, workdir_of
+from launch.run_folder import NO_MODEL, holds_anything, make_directory, noted_source, workdir_of
 from launch.sweep_grid import GRID, Load, SweepRun, read_grid, read_seeds, runs_of
 from launch.training_session import Trained
 
@@ -171,7 +171,7 @@ def _check_folder(
     if saved is None:
         if read_identity(workdir):
             raise UserError(f"--workdir={workdir} holds a single run: give --sweep and --seeds another folder")
-        if workdir.is_dir() and any(workdir.iterdir()):
+        if holds_anything(workdir):
             raise UserError(f"--workdir={workdir} holds files, but no sweep: give an empty or a new folder")
         return
     asked_for = [name for name in identity if name.startswith("sweep.")]

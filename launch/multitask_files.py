@@ -100,7 +100,7 @@ def _read_task(path: pathlib.Path, name: str, keys: Any) -> TaskOfFile:
     try:
         values([name, *arguments])
     except flags.Error as error:
-        raise UserError(f"{where}: {error}") from error
+        raise UserError(f"{where}: {' '.join(str(error).split()):.400}") from error
     for key in ("train", "dev"):
         if not values[key].value:
             raise UserError(f"{where}: {key} is missing: a file of examples")

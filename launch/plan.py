@@ -21,6 +21,7 @@ from launch.configuration import load_pretrain
 from launch.mesh_flags import define_mesh_flags
 from launch.plan_table import format_plan, plan_values
 from launch.planned_step import Case, Compiled, OutOfMemory, compile_case
+from launch.plugins import define_plugin_flag, load_plugins
 
 # That of the published English models without capitals.
 _PUBLISHED_VOCABULARY = 30522
@@ -34,6 +35,7 @@ def define_flags(values: flags.FlagValues) -> None:
     here = {"flag_values": values}
     flags.DEFINE_multi_string("gin_file", [], "Configuration file; may repeat, later ones win.", **here)
     flags.DEFINE_multi_string("gin_param", [], "A binding such as 'pretrain.steps=200'; may repeat.", **here)
+    define_plugin_flag(values)
     flags.DEFINE_string("topology", None, "The chips, such as v5e:16x16, v5p:4x4x8 or h100:4x8 (nodes, GPUs).", **here)
     many = {"lower_bound": 1, "upper_bound": 2**31 - 1}
     flags.DEFINE_integer(
@@ -67,6 +69,7 @@ def execute(values: flags.FlagValues) -> int:
         raise UserError(f"--json={output} is a folder: give a file")
     if output:
         check_can_write(output)
+    load_plugins(values.plugin)
     recipe, _ = load_pretrain(values.gin_file, values.gin_param)
     if values["seq_len"].present and recipe.phases is not None:
         raise UserError(

@@ -17,12 +17,13 @@ from bert_jax.interop.pretrained import open_pretrained
 from bert_jax.parallel.processes import process_group
 from bert_jax.tasks.pretraining_recipe import Phase, Pretrain
 from bert_jax.text.tokenizer import Tokenizer
-from bert_jax.text.tokenizers import load_tokenizer
+from bert_jax.text.tokenizers import load_tokenizer, tokenizer_files
 from bert_jax.training.goodput import Goodput
 from bert_jax.training.vocabulary_growth import words_added_since
 from launch.command import run
 from launch.configuration import load_pretrain
 from launch.mesh_flags import PMAP, check_layout, make_checked_mesh
+from launch.plugins import define_plugin_flag, load_plugins, plugin_identity
 from launch.run_folder import open_folder, workdir_of
 from launch.training_session import Training, define_training_flags, joined_processes, train_session
 
@@ -32,6 +33,7 @@ def define_flags(values: flags.FlagValues) -> None:
     here = {"flag_values": values}
     flags.DEFINE_multi_string("gin_file", [], "Configuration file; may repeat, later ones win.", **here)
     flags.DEFINE_multi_string("gin_param", [], "A binding such as 'pretrain.steps=200'; may repeat.", **here)
+    define_plugin_flag(values)
     flags.DEFINE_multi_string("data_dir", [], "Directory of rows; may repeat, one for each length.", **here)
     flags.DEFINE_bool("verify_rows", False, "Before anything else, compare all rows with their checksums.", **here)
     flags.DEFINE_string("profile", None, "START:STEPS, the steps to write a profiler trace of.", **here)
@@ -45,6 +47,7 @@ def execute(values: flags.FlagValues) -> int:
     workdir = workdir_of(values)
     if not values.data_dir:
         raise UserError("--data_dir is missing: make rows with python -m launch.prepare")
+    load_plugins(values.plugin)
     recipe, operative_config = load_pretrain(values.gin_file, values.gin_param)
     opened = list(_open_stores(values.data_dir))
     if values.verify_rows:
@@ -70,7 +73,7 @@ def execute(values: flags.FlagValues) -> int:
     data = {f"rows_{length}": store.fingerprint for length, store in sorted(stores.items())}
     folder = open_folder(
         values,
-        recipe.identity(phases, {"tokenizer": tokenizer.fingerprint, **data}),
+        {**recipe.identity(phases, {"tokenizer": tokenizer.fingerprint, **data}), **plugin_identity(values)},
         lambda source: _check_weights(source, tokenizer),
         last_steps="pretrain.steps" if recipe.phases is None else f"phase {len(phases)}.steps",
         schedule_depends_on_steps=recipe.schedule.depends_on_total_steps,
@@ -117,7 +120,10 @@ def execute(values: flags.FlagValues) -> int:
             load_weights=lambda params: load_starting_weights(folder.init_from, params, tokenizer),
             compile_phases=compile_phases,
             record={"architecture": recipe.model.to_json()},
-            files=_files(stores, operative_config),
+            files={
+                **tokenizer_files(tokenizer, opened[0].tokenizer_directory),
+                "operative_config.gin": operative_config.encode(),
+            },
             batch=_largest_batch(recipe, phases, stores, tokenizer, mesh),
             profile=Profile(*profile_steps, str(workdir / "profile")) if profile_steps else None,
         )
@@ -264,15 +270,6 @@ def _compile_phases(
         examples[phase.seq_len] += phase.steps * phase.batch_size
     print(f"compiled in {time.perf_counter() - began:.1f} s")
     return compiled
-
-
-def _files(stores: dict[int, RowStore], operative_config: str) -> dict[str, bytes]:
-    """What a checkpoint carries beside the state: the tokenizer, and the configuration as a record."""
-    directory = next(iter(stores.values())).tokenizer_directory
-    files = {
-        f"tokenizer/{path.relative_to(directory)}": path.read_bytes() for path in directory.rglob("*") if path.is_file()
-    }
-    return {**files, "operative_config.gin": operative_config.encode()}
 
 
 def main(argv: Sequence[str]) -> int:

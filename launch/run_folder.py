@@ -99,7 +99,7 @@ def open_folder(
     workdir = workdir_of(values)
     saved = _run_in(workdir)
     has_checkpoint = holds_checkpoint(workdir)
-    if saved is None and workdir.is_dir() and any(workdir.iterdir()):
+    if saved is None and holds_anything(workdir):
         raise UserError(f"--workdir={workdir} holds files, but no run: give an empty or a new folder")
     # Without a checkpoint there is nothing that another batch size, or another model to begin with, could spoil.
     begun = saved if has_checkpoint else None
@@ -124,6 +124,11 @@ def open_folder(
     if values.compilation_cache_dir:
         make_directory("compilation_cache_dir", pathlib.Path(values.compilation_cache_dir))
     return folder
+
+
+def holds_anything(folder: pathlib.Path) -> bool:
+    """Whether a folder holds anything but hidden files, which systems make, and which a killed process may leave."""
+    return folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir())
 
 
 def _run_in(workdir: pathlib.Path) -> Mapping[str, Any] | None:

@@ -69,7 +69,9 @@ class SafetensorsReader:
             with _open(path) as file:
                 absent = sorted(set(tensor_names) - set(file.keys()))
                 if absent:
-                    raise UserError(f"{path} lacks {absent[0]}, which {INDEX_FILE} says it holds: copy both again")
+                    raise UserError(
+                        f"{path} lacks {show_json(absent[0])}, which {INDEX_FILE} says it holds: copy both again"
+                    )
                 for name in tensor_names:
                     view = file.get_slice(name)
                     if view.get_dtype() in _FLOATS:
@@ -164,7 +166,10 @@ def _tensor_files(directory: pathlib.Path) -> tuple[dict[str, pathlib.Path], pat
     if index.is_file():
         weight_map = read_json_object(index).get("weight_map")
         if not isinstance(weight_map, dict) or not all(
-            isinstance(shard, str) and pathlib.PurePath(shard).name == shard and "\0" not in shard
+            isinstance(shard, str)
+            and pathlib.PurePath(shard).name == shard
+            and shard.isprintable()
+            and len(shard) < 256
             for shard in weight_map.values()
         ):
             raise UserError(f"{index} is damaged (weight_map does not name files beside it): copy it again")

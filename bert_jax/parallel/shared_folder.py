@@ -49,6 +49,9 @@ def _lead(group, topic: str, name: str, path: pathlib.Path) -> None:
     token = path / f"{_TOKEN}{secrets.token_hex(8)}"
     verdict = _FOUND
     try:
+        # One that was killed while the others looked has left its own.
+        for older in path.glob(f"{_TOKEN}*"):
+            older.unlink(missing_ok=True)
         token.touch()
     except OSError as error:
         verdict, token = f"cannot be written in process 0: {error.strerror or error}; give another", None

@@ -59,7 +59,7 @@ class Classification:
         self.larger_is_better = self.main_metric not in ("mse", "loss")
         known = self._metric_names()
         if self.main_metric not in known:
-            raise UserError(f"there is no metric {self.main_metric!r} here: choose one of {', '.join(known)}")
+            raise UserError(f"there is no metric {self.main_metric!r:.60} here: choose one of {', '.join(known)}")
 
     @classmethod
     def of(

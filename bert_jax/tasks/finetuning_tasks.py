@@ -32,6 +32,7 @@ _TYPES = {
     "n_best": int,
     "null_threshold": float,
 }
+_LEAST = {"context_len": 0}
 _PLACE = "the record of what the model was tuned for is damaged"
 _REMEDY = "use another checkpoint"
 
@@ -75,7 +76,11 @@ def task_from_json(values: Mapping[str, Any], validation: Mapping[str, float] | 
         raise UserError(f"the model is tuned for {show_json(name)}, and known are {', '.join(TASKS)}")
     for field, kind in _TYPES.items():
         if field in values:
-            expect_type(values[field], kind, f"{_PLACE}: {field}", _REMEDY)
+            value = expect_type(values[field], kind, f"{_PLACE}: {field}", _REMEDY)
+            if kind is int and value < _LEAST.get(field, 1):
+                raise UserError(f"{_PLACE}: {field} is {value}: {_REMEDY}")
+    if "labels" in values and values["labels"] is None and values.get("kind") != "float":
+        raise UserError(f"{_PLACE}: there are no labels: {_REMEDY}")
     try:
         return TASKS[name].from_json(values)
     except KeyError as error:  # a field that is missing, or a kind that there is not

@@ -39,7 +39,7 @@ class MultipleChoice:
         self.main_metric = main_metric or "accuracy"
         self.larger_is_better = self.main_metric != "loss"
         if self.main_metric not in _METRICS:
-            raise UserError(f"there is no metric {self.main_metric!r} here: choose one of {', '.join(_METRICS)}")
+            raise UserError(f"there is no metric {self.main_metric!r:.60} here: choose one of {', '.join(_METRICS)}")
 
     @classmethod
     def of(cls, examples: Sequence[ChoiceExample], main_metric: str | None = None) -> "MultipleChoice":

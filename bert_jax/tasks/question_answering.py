@@ -95,9 +95,9 @@ class QuestionAnswering:
         self.larger_is_better = self.main_metric != "loss"
         known = ("f1", "exact_match", "loss", *(("best_f1",) if may_be_impossible else ()))
         if self.main_metric not in known:
-            raise UserError(f"there is no metric {self.main_metric!r} here: choose one of {', '.join(known)}")
+            raise UserError(f"there is no metric {self.main_metric!r:.60} here: choose one of {', '.join(known)}")
         if evaluator not in EVALUATORS:
-            raise UserError(f"there is no evaluator {evaluator!r}: choose one of {', '.join(EVALUATORS)}")
+            raise UserError(f"there is no evaluator {evaluator!r:.60}: choose one of {', '.join(EVALUATORS)}")
 
     def with_null_threshold(self, null_threshold: float) -> "QuestionAnswering":
         """Returns the task with another threshold."""

@@ -45,7 +45,7 @@ class Tagging:
         self.main_metric = main_metric or "f1"
         self.larger_is_better = self.main_metric != "loss"
         if self.main_metric not in _METRICS:
-            raise UserError(f"there is no metric {self.main_metric!r} here: choose one of {', '.join(_METRICS)}")
+            raise UserError(f"there is no metric {self.main_metric!r:.60} here: choose one of {', '.join(_METRICS)}")
 
     @classmethod
     def of(cls, training: Sequence[TaggedExample], main_metric: str | None = None, context_len: int = 0) -> "Tagging":

@@ -152,7 +152,13 @@ def read_head(path: str, characters: int = 1 << 16) -> tuple[str, bool]:
 def files_below(directory: str, skipped_folders: Collection[str] = ()) -> list[str]:
     """Returns all files below a directory, sorted; hidden ones (.DS_Store, .git) and `skipped_folders` are left out."""
     found = []
+    seen: set[tuple[int, int]] = set()  # a link to a folder above leads round and round
     for folder, folders, names in os.walk(directory, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in skipped_folders]
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in skipped_folders)
         found += [os.path.join(folder, name) for name in names if not name.startswith(".")]
     return sorted(found)

@@ -22,8 +22,8 @@ from bert_jax.text.files import read_bounded
 
 # Values inside of values; Python's own limit depends on its version and on how deep its stack is already.
 DEEPEST = 100
-# Lists and objects in all: two bytes of a file, and some sixty of memory.
-MOST_CONTAINERS = 2_000_000
+# Lists and objects in all, and commas: a few bytes of a file, and some sixty and a hundred of memory.
+MOST_CONTAINERS, MOST_COMMAS = 2_000_000, 4_000_000
 # Bytes of a file that is read as a whole, unless its reader allows for more.
 LARGEST_FILE = 16 << 20
 COPY_AGAIN = "copy it again"
@@ -69,7 +69,8 @@ def parse_json(content: bytes | str, *, allow_surrogates: bool = False, unique_n
 
     Raises:
         JsonError: the text is not JSON, is nested deeper than `DEEPEST`, holds more than `MOST_CONTAINERS` lists and
-            objects or a whole number of thousands of digits, or breaks one of the rules above.
+            objects, more than `MOST_COMMAS` commas or a whole number of thousands of digits, or breaks one of the rules
+            above.
     """
     if isinstance(content, bytes):
         try:
@@ -81,13 +82,15 @@ def parse_json(content: bytes | str, *, allow_surrogates: bool = False, unique_n
     containers = content.count("[") + content.count("{")
     if containers > MOST_CONTAINERS:
         raise JsonError(f"it holds more than {MOST_CONTAINERS:,} lists and objects")
+    if content.count(",") > MOST_COMMAS:
+        raise JsonError(f"it holds more than {MOST_COMMAS:,} values")
     try:
         value = json.loads(content, object_pairs_hook=_unique if unique_names else None)
     except RecursionError:
         raise JsonError("it is nested too deeply") from None
     except json.JSONDecodeError as error:
-        line = f"line {error.lineno}, " if error.lineno > 1 else ""
-        raise JsonError(f"{error.msg} at {line}character {error.colno}", error.lineno) from error
+        place = f"line {error.lineno}, character {error.colno}" if error.lineno > 1 else f"character {error.colno}"
+        raise JsonError(f"{error.msg.removesuffix(' at')} at {place}", error.lineno) from error
     except JsonError:
         raise
     except ValueError as error:  # the one other reason that the parser has
@@ -181,8 +184,9 @@ def from_fields(cls: type[T], values: dict[str, Any], place: str, remedy: str = 
     for name, field in fields.items():
         if name in values or field.default is dataclasses.MISSING:
             expect_type(values.get(name), field.type, f"{place}.{name}", remedy)
-    if unknown := next((name for name in values if name not in fields), None):
-        raise UserError(f"{place} has an unknown field, {show_json(unknown)}{f': {remedy}' if remedy else ''}")
+    for name in values:
+        if name not in fields:
+            raise UserError(f"{place} has an unknown field, {show_json(name)}{f': {remedy}' if remedy else ''}")
     return cls(**values)
 
 

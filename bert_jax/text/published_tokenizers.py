@@ -166,7 +166,7 @@ def _from_vocabulary(directory: pathlib.Path, config: _Config) -> WordPieceToken
     place = f"{config.path}: tokenizer_class"
     kind = expect_type(config.values.get("tokenizer_class"), str | None, place, _REMEDY)
     if kind is not None and kind not in _CLASS_NAMES:
-        raise UserError(f"{config.path}: the tokenizer is a {kind:.60}, but bert_jax can only use BERT's WordPiece")
+        raise UserError(f"{config.path}: the tokenizer is a {kind!r:.60}, but bert_jax can only use BERT's WordPiece")
     tokens = read_vocabulary(path)
     ids = {token: index for index, token in enumerate(tokens)}
     added: dict[str, tuple[Any, Any]] = {}
@@ -215,7 +215,9 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _name(kind: Any) -> str:
-    return "missing" if not kind else kind if isinstance(kind, str) and len(kind) < 60 else show_json(kind)
+    if not kind:
+        return "missing"
+    return kind if isinstance(kind, str) and kind.isprintable() and len(kind) < 60 else show_json(kind)
 
 
 def _in_order(ids: Mapping[str, int], path: pathlib.Path) -> list[str]:

@@ -6,6 +6,7 @@ directories of others, with a tokenizer.json or a vocab.txt and nothing of ours.
 
 import os
 import pathlib
+import tempfile
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +14,7 @@ from bert_jax.errors import UserError
 from bert_jax.text import sentencepiece, wordpiece, wordpiece_training
 from bert_jax.text.files import read_bounded
 from bert_jax.text.json_files import expect_type, read_json_object
-from bert_jax.text.published_tokenizers import TOKENIZER_FILE, load_published_tokenizer
+from bert_jax.text.published_tokenizers import CONFIG_FILE, TOKENIZER_FILE, load_published_tokenizer
 from bert_jax.text.sentencepiece import ALGORITHMS, SentencePieceTokenizer
 from bert_jax.text.tokenizer import (
     DESCRIPTION_FILE,
@@ -37,12 +38,16 @@ __all__ = [
     "holds_tokenizer",
     "load_tokenizer",
     "read_description",
+    "tokenizer_files",
     "train_tokenizer",
     "wrap_vocabulary",
 ]
 
 KINDS = ("wordpiece", "sentencepiece")
 _REMEDY = "train or copy the tokenizer again"
+
+# All that `Tokenizer.save` writes.
+_FILES = (DESCRIPTION_FILE, wordpiece.VOCABULARY_FILE, TOKENIZER_FILE, CONFIG_FILE, sentencepiece.MODEL_FILE)
 
 _FIELDS = {
     "version": int,
@@ -152,6 +157,28 @@ def load_tokenizer(directory: str | os.PathLike) -> Tokenizer:
         raise UserError(f"{path} is damaged (settings has no {error}): train or copy the tokenizer again") from error
     _check(tokenizer, description, file, path)
     return tokenizer
+
+
+def tokenizer_files(tokenizer: Tokenizer, directory: pathlib.Path | None) -> dict[str, bytes]:
+    """Returns the files of a tokenizer, by their names in a checkpoint, from which `load_tokenizer` makes it again.
+
+    What `Tokenizer.save` wrote is copied. The files of others are written anew, as some of what they mean stands in
+    files beside them; and so is a folder with links, as what a link points to may be nobody's business.
+
+    Args:
+        tokenizer: a tokenizer.
+        directory: where it was opened; None if it lies nowhere yet.
+
+    Raises:
+        UserError: a file cannot be read any more.
+    """
+    paths = [directory / name for name in _FILES if (directory / name).is_file()] if directory else []
+    if paths and paths[0].name == DESCRIPTION_FILE and not any(path.is_symlink() for path in paths):
+        return {f"tokenizer/{path.name}": read_bounded(path, LARGEST_TOKENIZER_FILE, _REMEDY) for path in paths}
+    with tempfile.TemporaryDirectory() as folder:
+        saved = pathlib.Path(folder) / "tokenizer"
+        tokenizer.save(saved)
+        return {f"tokenizer/{path.name}": path.read_bytes() for path in sorted(saved.iterdir())}
 
 
 def _check(tokenizer: Tokenizer, description: dict[str, Any], file: pathlib.Path, path: pathlib.Path) -> None:

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import gin
 import pytest
 
 from bert_jax.config import BertConfig
@@ -82,7 +83,16 @@ def test_the_shipped_files_load_from_any_directory(tmp_path, monkeypatch, path):
         ("pretrain.seed = \n", 1, "cannot parse"),
         ("pretrain.seed = 1\npretrain.seed 2\n", 2, "cannot parse"),
         ("include 'nowhere.gin'\n", 1, "cannot find the file nowhere.gin"),
-        ("import nowhere_at_all\n", 1, "nowhere_at_all"),
+        ("pretrain.seed = [seed]\n", 1, "'seed' is not a value (strings are in quotes"),
+        ("pretrain.seed = 1\npretrain." + "s" * 10_000, 2, "cannot parse"),
+        ("import nowhere_at_all\n", 1, "cannot import nowhere_at_all"),
+        ("\nimport os\n", 2, "cannot import os"),
+        ("from __gin__ import dynamic_registration\n", 1, "cannot import __gin__.dynamic_registration"),
+        ("pretrain.steps = @gin.singleton()\n", 1, "unknown name 'gin.singleton'"),
+        ("pretrain.steps = @os.system()\n", 1, "unknown name 'os.system'"),
+        ("pretrain.steps = [{'a': (@x/foreign_call(),)}]\n", 1, "unknown name 'foreign_call'"),
+        ("foreign_call.command = 'true'\n", 1, "unknown name 'foreign_call'"),
+        ("foreign_call:\n  command = 'true'\n", 1, "unknown name 'foreign_call'"),
         ("pretrain.steps = @nowhere()\n", 1, "nowhere"),
     ],
 )
@@ -90,8 +100,31 @@ def test_a_mistake_in_a_file_has_its_place(tmp_path, monkeypatch, capfd, text, l
     monkeypatch.chdir(tmp_path)
     pathlib.Path("run.gin").write_text(text)
     message = _line(["run.gin"], _RUN)
-    assert message.startswith(f"run.gin:{line}: ") and what in message
+    assert message.startswith(f"run.gin:{line}: ") and what in message and len(message) < 500
     assert capfd.readouterr().err == ""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def foreign():
+    """Has gin know a function of somebody else, as any library that was imported may."""
+
+    def foreign_call(command="true"):
+        raise AssertionError("a configuration ran code")
+
+    gin.external_configurable(foreign_call, module="tests")
+
+
+def test_an_included_file_cannot_import_either(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("inner.gin").write_text("pretrain.steps = 3\nimport os\n")
+    pathlib.Path("outer.gin").write_text("include 'inner.gin'\n")
+    assert _line(["outer.gin"], _RUN).startswith("inner.gin:2: a configuration is data and cannot import os")
+
+
+def test_gin_is_as_it_was_afterwards():
+    load_pretrain([], _RUN)
+    assert "tests.foreign_call" in gin.config._REGISTRY and "gin.singleton" in gin.config._REGISTRY
+    gin.parse_config("import string")
 
 
 def test_a_mistake_in_an_included_file_names_that_file(tmp_path, monkeypatch):
@@ -99,6 +132,12 @@ def test_a_mistake_in_an_included_file_names_that_file(tmp_path, monkeypatch):
     pathlib.Path("inner.gin").write_text("\npretrain.stepz = 3\n")
     pathlib.Path("outer.gin").write_text("include 'inner.gin'\n")
     assert "inner.gin:2" in _line(["outer.gin"], _RUN)
+
+
+def test_a_file_that_is_not_text_is_named_with_its_line(tmp_path):
+    path = tmp_path / "run.gin"
+    path.write_bytes(b"pretrain.seed = 1\n# \xff\n")
+    assert _line([str(path)], _RUN) == f"{path}:2: a configuration must be UTF-8, and this is not: convert the file"
 
 
 def test_a_missing_file():
@@ -117,6 +156,8 @@ def test_a_missing_file():
         ("pretrain.steps = 'many'", "pretrain.steps must be a whole number or None, not 'many'"),
         ("pretrain.steps = 1e3", "pretrain.steps must be a whole number or None, not 1000.0"),
         ("pretrain.steps = True", "pretrain.steps"),
+        ("pretrain.seed = " + "9" * 400, "pretrain.seed must be a whole number, not 999"),
+        ("Schedule.kind = '" + "s" * 10_000 + "'", "Schedule.kind must be one of"),
         ("pretrain.steps = 0", "pretrain.steps"),
         ("pretrain.learning_rate = '1e-3'", "pretrain.learning_rate must be a number, not '1e-3'"),
         ("pretrain.learning_rate = -1", "learning_rate"),

@@ -94,3 +94,11 @@ def test_a_line_or_a_whole_that_does_not_fit_in_memory_is_refused(tmp_path, monk
     with pytest.raises(UserError, match=r"b\.txt:2: the line is longer than 10 characters"):
         read.extend(files.read_lines(path))
     assert files.read_whole(write(tmp_path / "c.txt", b"a\r\nb", True)) == "a\nb"
+
+
+def test_links_that_lead_round_and_round_end(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.txt").write_text("x")
+    for number in range(20):
+        (tmp_path / "a" / f"loop{number}").symlink_to(tmp_path)
+    assert files.files_below(str(tmp_path)) == [str(tmp_path / "a" / "x.txt")]

@@ -29,6 +29,8 @@ def test_many_brackets_that_are_not_deep_are_taken():
 def test_more_containers_than_fit_in_memory_are_refused_before_they_are_made():
     with pytest.raises(JsonError, match="2,000,000 lists"):
         parse_json("[" + "[]," * 2_000_000 + "[]]")
+    with pytest.raises(JsonError, match="4,000,000 values"):
+        parse_json("[" + "0," * 4_000_001 + "0]")
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_files_that_say_the_same_in_other_words(directory):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"tokenizer_class": "BertJapaneseTokenizer"}, "the tokenizer is a BertJapaneseTokenizer"),
+        ({"tokenizer_class": "BertJapaneseTokenizer"}, "the tokenizer is a 'BertJapaneseTokenizer'"),
         ({"do_lower_case": "yes"}, "do_lower_case is 'yes'"),
         ({"strip_accents": 1}, "strip_accents is 1"),
         ({"tokenize_chinese_chars": None}, "tokenize_chinese_chars is None"),

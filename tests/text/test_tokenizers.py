@@ -13,7 +13,7 @@ import pytest
 from bert_jax.errors import UserError
 from bert_jax.text import sentencepiece
 from bert_jax.text.tokenizer import DESCRIPTION_FILE, SPECIAL_TOKENS
-from bert_jax.text.tokenizers import load_tokenizer, train_tokenizer
+from bert_jax.text.tokenizers import load_tokenizer, tokenizer_files, train_tokenizer
 
 
 def made_up_words(count):
@@ -273,3 +273,61 @@ def test_forked_workers_do_not_warn():
     root = pathlib.Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=root)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def _written(files, folder):
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return load_tokenizer(folder / "tokenizer")
+
+
+def test_a_checkpoint_takes_the_files_of_a_tokenizer_and_no_others(saved, tmp_path):
+    tokenizer = load_tokenizer(saved)
+    (tmp_path / "key").write_text("secret")
+    (saved / "id_rsa").symlink_to(tmp_path / "key")
+    (saved / "notes.txt").write_text("secret")
+    (saved / "more").mkdir()
+    (saved / "more" / "vocab.txt").symlink_to(tmp_path / "key")
+    files = tokenizer_files(tokenizer, saved)
+    assert all(content == (saved / name.removeprefix("tokenizer/")).read_bytes() for name, content in files.items())
+    assert not any(b"secret" in content for content in files.values())
+    assert _written(files, tmp_path / "again").fingerprint == tokenizer.fingerprint
+
+
+@pytest.mark.parametrize("name", ["spiece.model", "tokenizer_config.json"])
+def test_a_link_in_a_tokenizers_folder_is_not_followed_into_a_checkpoint(tmp_path, name):
+    folder = tmp_path / "downloaded"
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nword\n")
+    (tmp_path / "key").write_text('{"private_key": "secret"}')
+    (folder / name).symlink_to(tmp_path / "key")
+    tokenizer = load_tokenizer(folder)
+    files = tokenizer_files(tokenizer, folder)
+    assert not any(b"secret" in content for content in files.values())
+    assert _written(files, tmp_path / "again").fingerprint == tokenizer.fingerprint
+
+
+def test_a_snapshot_of_links_as_hubs_keep_them_opens_and_is_written_anew(tmp_path):
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "revision"
+    train_tokenizer(TEXTS, "wordpiece", 300).save(blobs)
+    snapshot.mkdir(parents=True)
+    for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
+        (snapshot / name).symlink_to(f"../../blobs/{name}")
+    tokenizer = load_tokenizer(snapshot)
+    files = tokenizer_files(tokenizer, snapshot)
+    assert f"tokenizer/{DESCRIPTION_FILE}" in files
+    again = _written(files, tmp_path / "again")
+    assert again.fingerprint == tokenizer.fingerprint and again.encode_batch(TEXTS) == tokenizer.encode_batch(TEXTS)
+
+
+def test_what_stands_beside_the_files_of_others_is_kept_in_a_checkpoint(tmp_path):
+    folder = tmp_path / "google"
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##a\n")
+    (folder / "bert_config.json").write_text("{}")  # Google's: words may be longer there
+    tokenizer = load_tokenizer(folder)
+    again = _written(tokenizer_files(tokenizer, folder), tmp_path / "again")
+    assert again.fingerprint == tokenizer.fingerprint
+    assert again.encode_batch(["a" * 150]) == tokenizer.encode_batch(["a" * 150]) == [[5, *[6] * 149]]

@@ -108,7 +108,7 @@ def collect_labels(examples: Iterable[TextExample], given: Sequence[str] | None 
         raise UserError("no training example has a label")
     if len(found) == 1 and not several:
         raise UserError(
-            f"every training example has the label {next(iter(found))!r}: nothing is to be learnt from them"
+            f"every training example has the label {next(iter(found))!r:.60}: nothing is to be learnt from them"
         )
     return tuple(sorted(found, key=_order(found)))
 

@@ -58,6 +58,7 @@ class BadRows:
         Raises:
             UserError: the policy is "fail".
         """
+        reason = " ".join(reason.splitlines())
         if len(reason) > _REASON_CHARACTERS:
             reason = f"{reason[: _REASON_CHARACTERS - 3]}..."
         if self.policy == "fail":

@@ -23,7 +23,7 @@ from bert_jax.text import tfds_reader
 from bert_jax.text.json_files import json_kind
 
 HEADERS = ("auto", "yes", "no")
-_SHOWN_CHARACTERS = 30
+_SHOWN_CHARACTERS, _SHOWN_FIELDS = 30, 20
 _MISSING = object()
 
 # The value of a row by the position of its column, _MISSING where the row does not have it.
@@ -207,7 +207,8 @@ def _open_delimited(path: str, choice: ColumnChoice, kind: str, separator: str, 
     elif has_header:
         names = tuple(name.strip() for name in first)
     else:
-        shown = ", ".join(repr(field[:_SHOWN_CHARACTERS] + "..." * (len(field) > _SHOWN_CHARACTERS)) for field in first)
+        cut = (field[:_SHOWN_CHARACTERS] + "..." * (len(field) > _SHOWN_CHARACTERS) for field in first[:_SHOWN_FIELDS])
+        shown = ", ".join(map(repr, cut))
         remarks.append(f"no header; the first row is {shown}")
         names = tuple(str(number) for number in range(1, len(first) + 1))
         if len(names) == 1 and choice.text is None:
@@ -238,7 +239,7 @@ def _has_header(
     named = choice.named()
     if (named and all(name.isdigit() for name in named)) or (len(first) == 1 and kind == "none"):
         return False
-    shown = ", ".join(repr(field[:_SHOWN_CHARACTERS]) for field in first)
+    shown = ", ".join(repr(field[:_SHOWN_CHARACTERS]) for field in first[:_SHOWN_FIELDS])
     commas = "; if commas separate fields, --format=csv" if len(first) == 1 and "," in first[0] else ""
     raise UserError(
         f"{place}: this first line may be a header or a row: {shown}; pass --header=no with --text_column and"

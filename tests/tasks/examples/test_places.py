@@ -34,3 +34,13 @@ def test_skip_counts_all_and_names_the_first():
 def test_an_unknown_policy_is_named():
     with pytest.raises(UserError, match="--on_bad_row=ignore: it is one of fail, skip"):
         BadRows("ignore")
+
+
+def test_a_reason_is_one_line_of_bounded_length():
+    reason = f"the label 'a\nb{'x' * 100_000}' is unknown"
+    with pytest.raises(UserError) as raised:
+        BadRows("fail").reject(Place("a.csv", 3), reason)
+    skipped = BadRows("skip")
+    skipped.reject(Place("a.csv", 3), reason)
+    for text in (str(raised.value), *skipped.report()):
+        assert "a bxxx" in text and "\n" not in text and len(text) < 600

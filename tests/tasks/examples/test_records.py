@@ -85,6 +85,27 @@ def test_a_quote_that_is_never_closed_does_not_read_the_whole_file_into_memory(t
     assert sum(1 for _ in rows) == 1000
 
 
+def test_a_table_whose_first_line_is_nested_json_is_not_one_of_json(tmp_path):
+    path = write(tmp_path / "a.csv", '{"text":' * 100_000 + "\nx,y\n")
+    assert records.find_format(path) == "csv"
+    with pytest.raises(UserError, match="pass --format=jsonl"):
+        records.find_format(write(tmp_path / "b.csv", '{"text": "x", "label": [1]}\nx,y\n'))
+
+
+def test_rows_that_read_on_to_the_end_again_and_again_are_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "_READ_AGAIN", 10_000)
+    path = write(tmp_path / "a.csv", "a,b\n" + 'b","a\n' * 1000)
+    with pytest.raises(UserError, match=r"a\.csv:\d+: the quotes of too many rows are not balanced"):
+        csv_fields(path, "skip")
+
+
+@pytest.mark.parametrize("text", ["," * 12_000, '"a",' * 12_000])
+def test_a_row_of_far_too_many_fields_is_a_bad_row(tmp_path, text):
+    assert csv_fields(write(tmp_path / "a.csv", f"a,b\n{text}\nc,d\n"), "skip") == [["a", "b"], None, ["c", "d"]]
+    with pytest.raises(UserError, match="more than 10,000 fields"):
+        list(records.read_tsv(write(tmp_path / "a.tsv", "\t" * 12_000)))
+
+
 def test_tsv_knows_no_quotes(tmp_path):
     path = write(tmp_path / "a.tsv", 'a\tb\n" lone\t1\n"x"\t\n')
     assert [fields for _, fields in records.read_tsv(path)] == [["a", "b"], ['" lone', "1"], ['"x"', ""]]
