@@ -167,9 +167,20 @@ VERBS: Mapping[str, Verb] = {
 }
 
 
-def environment(**added: str) -> dict[str, str]:
-    """Returns the variables of a launcher's process that compiles little."""
-    return {"XLA_FLAGS": "--xla_backend_optimization_level=1", **os.environ, "JAX_PLATFORMS": "cpu", **added}
+def environment(inputs: pathlib.Path, **added: str) -> dict[str, str]:
+    """Returns the variables of a launcher's process that compiles quickly, or finds what was compiled before.
+
+    Args:
+        inputs: the folder of `make_inputs`, where compiled programs are kept.
+        added: more variables.
+    """
+    quick = {
+        "XLA_FLAGS": "--xla_backend_optimization_level=1",
+        "JAX_COMPILATION_CACHE_DIR": str(inputs / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    return {**quick, **os.environ, "JAX_PLATFORMS": "cpu", **added}
 
 
 def make_inputs(folder: pathlib.Path) -> None:
@@ -192,5 +203,9 @@ def make_inputs(folder: pathlib.Path) -> None:
                 table.writerow((" ".join(words), "yes" if words[0] in _WORDS[:4] else "no"))
     for verb, output in (("train_tokenizer", "tokenizer"), ("prepare", "rows"), ("pretrain", "base")):
         subprocess.run(
-            VERBS[verb].command(folder, folder / output), cwd=ROOT, env=environment(), check=True, capture_output=True
+            VERBS[verb].command(folder, folder / output),
+            cwd=ROOT,
+            env=environment(folder),
+            check=True,
+            capture_output=True,
         )
