@@ -1,6 +1,7 @@
 """Every reader of files that others wrote, with small files of every format that it reads, to be damaged by fuzz.py."""
 
 import dataclasses
+import io
 import json
 import pathlib
 import random
@@ -33,7 +34,10 @@ from bert_jax.text.json_files import read_json_object
 from bert_jax.text.tokenizer import SPECIAL_TOKENS
 from bert_jax.text.tokenizers import load_tokenizer, train_tokenizer
 from bert_jax.text.wordpiece import WordPieceTokenizer, read_vocabulary
+from bert_jax.training.curves import read_curves
+from bert_jax.training.run_identity import check_identity, read_identity
 from launch.configuration import load_finetune, load_pretrain
+from launch.finetuned_model import open_finetuned
 from launch.multitask_files import read_tasks
 
 Files = Mapping[str, bytes]
@@ -179,16 +183,78 @@ def _read_task_record(folder: pathlib.Path, draw: random.Random) -> None:
 
 
 def _rows() -> dict[str, bytes]:
-    shards = {"train": [rows.Shard("bert_rows-train.array_record-00000-of-00001", 3, 5, "ab" * 32)]}
+    shard = rows.Shard("bert_rows-train.array_record-00000-of-00001", 3, 5, "ab" * 32)
     source = {"input": "x.txt", "format": "auto", "language": "en"}
-    return {rows.MANIFEST_FILE: _json(rows.Manifest(rows.Recipe(16), source, "cd" * 32, 17, shards).to_json())}
+    counts = io.BytesIO()
+    np.save(counts, np.arange(17))
+    manifest = rows.Manifest(rows.Recipe(16), source, "cd" * 32, 17, {"train": [shard]})
+    return {
+        rows.MANIFEST_FILE: _json(manifest.to_json()),
+        rows.TOKEN_COUNTS_FILE: counts.getvalue(),
+        shard.file: b"12345",
+        f"{rows.TOKENIZER_DIRECTORY}/vocab.txt": b"",
+    }
 
 
 def _read_rows(folder: pathlib.Path, draw: random.Random) -> None:
-    manifest = rows.read_manifest(folder / rows.MANIFEST_FILE)
-    store = rows.RowStore(folder, manifest, np.zeros(17))
+    store = rows.open_rows(folder)
     for split in rows.SPLITS:
         store.num_rows(split)
+
+
+def _run(of_several: bool) -> dict[str, bytes]:
+    task = Classification("single", ("bad", "fine", "good"), None, (), False)
+    record = {
+        "architecture": _SIZES.to_json(),
+        "model_class": task.model_class,
+        "labels": ["bad", "fine", "good"],
+        "checksums": {"params/bert/embeddings/word_embeddings/embedding": 5},
+        "finetuning": {**task.to_json(), "max_seq_len": 8, "long_texts": "head"},
+        "best_by": {"metric": "accuracy", "larger_is_better": True},
+    }
+    if of_several:
+        record = {**record, "labels": None, "tasks": {"moods": record, "others": record}}
+    identity = {"finetune.steps": 8, "tokenizer": "ab" * 32, "init_from": None, "Schedule.kind": "linear"}
+    files = {"run.json": _json(identity)}
+    vocabulary = "\n".join(_TOKENS).encode()
+    for step, accuracy in ((4, 0.75), (8, 0.5)):
+        at = f"checkpoints/{step}"
+        run = {**record, "step": step, "validation": {"loss": 0.5, "accuracy": accuracy}}
+        files |= {
+            f"{at}/run/metadata": _json(run),
+            f"{at}/state/array": b"",
+            f"{at}/files/tokenizer/vocab.txt": vocabulary,
+        }
+    return files
+
+
+def _read_run(folder: pathlib.Path, draw: random.Random) -> None:
+    saved = read_identity(folder)
+    wanted = {"finetune.steps": 12, "tokenizer": "ab" * 32, "init_from": None, "Schedule.kind": "linear"}
+    if saved is not None:
+        check_identity(
+            folder,
+            saved,
+            wanted,
+            last_steps="finetune.steps",
+            schedule_depends_on_steps=False,
+            allow_schedule_change=draw.random() < 0.5,
+        )
+    task_name = (
+        draw.choice(("moods", None)) if b"moods" in (folder / "checkpoints/4/run/metadata").read_bytes() else None
+    )
+    open_finetuned(str(folder), draw.choice((None, "latest", "best", "4", "8")), task_name)
+
+
+_METRICS = _json_lines(
+    {"split": "train", "step": 1, "loss": 2.5, "learning_rate": 0.1},
+    {"split": "train", "step": 2, "loss": 2.25, "learning_rate": 0.1},
+    {"split": "validation", "step": 2, "loss": 2.0, "accuracy": None},
+)
+
+
+def _read_metrics(folder: pathlib.Path, draw: random.Random) -> None:
+    read_curves(folder / "metrics.jsonl")
 
 
 # ---- Texts and examples
@@ -364,6 +430,8 @@ def readers() -> dict[str, Reader]:
         "google configuration": Reader([{google.CONFIG_FILE: _json(shared_fields(_SIZES))}], _read_google_config),
         "task record": Reader(_task_records(), _read_task_record),
         "rows": Reader([_rows()], _read_rows),
+        "run": Reader([_run(False), _run(True)], _read_run),
+        "metrics": Reader([{"metrics.jsonl": _METRICS}], _read_metrics),
         "corpus": Reader(_CORPORA, _read_corpus),
         "table": Reader(_TABLES, _read_table),
         "tagged": Reader(_TAGGED, _read_tagged),

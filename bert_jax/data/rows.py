@@ -181,8 +181,9 @@ def read_manifest(path: os.PathLike[str]) -> Manifest:
         version = expect_type(values.get("version"), int, "version", "")
         manifest = Manifest.from_json(values) if version == FORMAT_VERSION else None
     except (JsonError, UserError) as error:
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"{path} is damaged ({error!s:.300}): prepare the rows again (python -m launch.prepare)"
+            f"{path} is damaged ({reason:.300}): prepare the rows again (python -m launch.prepare)"
         ) from error
     if manifest is None:
         raise UserError(f"{path} has version {version}, not {FORMAT_VERSION}: prepare the rows again")

@@ -31,6 +31,9 @@ _TYPES = {
     "max_answer_len": int | None,
     "n_best": int,
     "null_threshold": float,
+    # What the recipe of the run adds.
+    "max_seq_len": int,
+    "long_texts": str,
 }
 _LEAST = {"context_len": 0}
 _PLACE = "the record of what the model was tuned for is damaged"

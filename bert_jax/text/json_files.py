@@ -168,7 +168,7 @@ def expect_type(value: Any, wanted: Any, place: str, remedy: str = COPY_AGAIN) -
     Raises:
         UserError: the value is of another type; one line with the place in it, both types and the remedy.
     """
-    if not _fits(value, wanted):
+    if not is_type(value, wanted):
         raise UserError(f"{_mismatch(value, wanted, place)}{f': {remedy}' if remedy else ''}")
     return value
 
@@ -190,10 +190,11 @@ def from_fields(cls: type[T], values: dict[str, Any], place: str, remedy: str = 
     return cls(**values)
 
 
-def _fits(value: Any, wanted: Any) -> bool:
+def is_type(value: Any, wanted: Any) -> bool:
+    """Whether a value of JSON is of the type that is wanted, as `expect_type` means it."""
     for alternative in _alternatives(wanted):
         outer, inner = _parts(alternative)
-        if _is_one(value, outer) and (inner is None or all(_fits(part, inner) for _, part in _items(value))):
+        if _is_one(value, outer) and (inner is None or all(is_type(part, inner) for _, part in _items(value))):
             return True
     return False
 
@@ -203,7 +204,7 @@ def _mismatch(value: Any, wanted: Any, place: str) -> str:
     for alternative in _alternatives(wanted):
         outer, inner = _parts(alternative)
         if inner is not None and _is_one(value, outer):
-            name, part = next((name, part) for name, part in _items(value) if not _fits(part, inner))
+            name, part = next((name, part) for name, part in _items(value) if not is_type(part, inner))
             return _mismatch(part, inner, f"{place}[{show_json(name)}]")
     return f"{place} is {show_json(value)}, not {' or '.join(map(_describe, _alternatives(wanted)))}"
 

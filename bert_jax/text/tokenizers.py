@@ -152,7 +152,7 @@ def load_tokenizer(directory: str | os.PathLike) -> Tokenizer:
                 raise _another(file, path)
             tokenizer = sentencepiece.load_model(file, model, **chosen, training=training)
         else:
-            raise UserError(f"{path}: unknown kind {kind!r}: known are {', '.join(KINDS)}")
+            raise UserError(f"{path}: unknown kind {kind!r:.60}: known are {', '.join(KINDS)}")
     except KeyError as error:
         raise UserError(f"{path} is damaged (settings has no {error}): train or copy the tokenizer again") from error
     _check(tokenizer, description, file, path)

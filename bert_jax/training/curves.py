@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax.errors import UserError
+from bert_jax.text.json_files import is_type
 from bert_jax.training import metric_writers
 from bert_jax.training.figure_file import replace_figure
 
@@ -34,7 +35,7 @@ def read_curves(metrics_file: str | os.PathLike[str]) -> Curves:
         with open(metrics_file, "rb") as lines:
             for record in filter(None, map(metric_writers.parse_line, lines)):
                 for metric, value in record.items():
-                    if isinstance(value, int | float) and metric != "step":
+                    if metric != "step" and is_type(value, float) and is_type(record["step"], int):
                         steps, values = points[record["split"], metric]
                         steps.append(record["step"])
                         values.append(value)

@@ -16,6 +16,7 @@ _FAILED = json.loads((pathlib.Path(__file__).parent / "failed.json").read_text()
 _CASES = 50
 _NAMES = (
     *("tokenizer", "published tokenizer", "vocabulary", "model", "google configuration", "task record", "rows"),
+    *("run", "metrics"),
     *("corpus", "table", "tagged", "questions", "choices", "relations", "configuration", "tasks"),
 )
 

@@ -74,6 +74,8 @@ def test_read_curves_leaves_out_nulls_and_torn_lines(tmp_path):
         '{"step": 2, "split": "train", "loss": null, "grad_norm": 1}\n'
         '{"step": 2, "split": "validation", "loss": 4.0}\n'
         '{"step": 3, "split": "train", "loss": 2.5}\n'
+        f'{{"step": 3, "split": "train", "loss": {10**400}}}\n'
+        f'{{"step": {10**400}, "split": "train", "loss": 1.0}}\n'
         '{"step": 4, "split": "train", "lo'
     )
     found = {key: (steps.tolist(), values.tolist()) for key, (steps, values) in curves.read_curves(metrics).items()}
