@@ -185,6 +185,19 @@ def environment(inputs: pathlib.Path, **added: str) -> dict[str, str]:
 
 def make_inputs(folder: pathlib.Path) -> None:
     """Makes what the verbs read: a corpus, its tokenizer and rows, a model, and labelled texts."""
+    write_texts(folder)
+    for verb, output in (("train_tokenizer", "tokenizer"), ("prepare", "rows"), ("pretrain", "base")):
+        subprocess.run(
+            VERBS[verb].command(folder, folder / output),
+            cwd=ROOT,
+            env=environment(folder),
+            check=True,
+            capture_output=True,
+        )
+
+
+def write_texts(folder: pathlib.Path) -> None:
+    """Writes a corpus, corpus.txt, labelled texts, train.csv and dev.csv, and small.gin, a small pre-training."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(0)
     documents = []
@@ -201,11 +214,3 @@ def make_inputs(folder: pathlib.Path) -> None:
             for _ in range(count):
                 words = draw.choices(_WORDS[:8], k=draw.randint(3, 9))
                 table.writerow((" ".join(words), "yes" if words[0] in _WORDS[:4] else "no"))
-    for verb, output in (("train_tokenizer", "tokenizer"), ("prepare", "rows"), ("pretrain", "base")):
-        subprocess.run(
-            VERBS[verb].command(folder, folder / output),
-            cwd=ROOT,
-            env=environment(folder),
-            check=True,
-            capture_output=True,
-        )
