@@ -8,7 +8,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from absl import flags
@@ -31,20 +31,24 @@ class RunFolder:
         path: the folder.
         saved: what the run in it is; None if it is new.
         identity: what the run is that was asked for.
-        is_made: whether the folder was made for it just now.
     """
 
     path: pathlib.Path
     saved: Mapping[str, Any] | None
     identity: Mapping[str, Any]
-    is_made: bool = False
 
-    def remove_if_empty(self) -> None:
-        """Leaves no folder behind that was made for a run which then could not begin."""
-        if self.is_made:
-            # One that holds anything is kept.
-            with contextlib.suppress(OSError):
-                self.path.rmdir()
+    @contextlib.contextmanager
+    def made(self) -> Iterator[None]:
+        """Makes the folder if it is not there, and takes it away again if then the run could not begin."""
+        is_new = not self.path.exists()
+        make_directory("workdir", self.path)
+        try:
+            yield
+        finally:
+            if is_new:
+                # One that holds anything is kept.
+                with contextlib.suppress(OSError):
+                    self.path.rmdir()
 
     @property
     def init_from(self) -> str | None:
@@ -78,7 +82,7 @@ def open_folder(
     last_steps: str,
     schedule_depends_on_steps: bool,
 ) -> RunFolder:
-    """Finds out whether --workdir is new or holds this very run, and makes it if it is new.
+    """Finds out whether --workdir is new or holds this very run, and can be written to; see `RunFolder.made`.
 
     Args:
         values: the flags.
@@ -107,13 +111,9 @@ def open_folder(
         )
     elif workdir.is_dir() and any(workdir.iterdir()):
         raise UserError(f"--workdir={workdir} holds files, but no run: give an empty or a new folder")
-    if values.dry_run:
-        check_directory("workdir", workdir)
-    else:
-        folder = dataclasses.replace(folder, is_made=not workdir.exists())
-        make_directory("workdir", workdir)
+    check_directory("workdir", workdir)
     if values.compilation_cache_dir:
-        make_directory("compilation_cache_dir", pathlib.Path(values.compilation_cache_dir))
+        check_directory("compilation_cache_dir", pathlib.Path(values.compilation_cache_dir))
     return folder
 
 
