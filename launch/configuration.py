@@ -37,6 +37,8 @@ gin.add_config_file_search_path(str(REPOSITORY))
 # gin_configs/ where the repository is on Python's path, and logs each place where it found nothing.
 gin.config._FILE_READERS[:] = [(lambda path: _open(path), os.path.isfile)]
 _LARGEST_FILE = 1 << 20
+# Characters; before one that Python does not know, its tokenizer takes time by the square of the spaces.
+_LONGEST_LINE = 2000
 _LONGEST_MESSAGE = 600
 
 
@@ -48,6 +50,10 @@ def _open(path: str) -> io.StringIO:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}:{line}: a configuration must be UTF-8, and this is not: convert the file") from error
+    for number, text in enumerate(file, start=1):
+        if len(text) > _LONGEST_LINE:
+            raise UserError(f"{path}:{number}: the line is longer than {_LONGEST_LINE:,} characters: go on on the next")
+    file.seek(0)
     file.name = path  # which gin names lines by
     return file
 

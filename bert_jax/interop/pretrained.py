@@ -10,7 +10,7 @@ from bert_jax.errors import UserError
 from bert_jax.interop import google, huggingface
 from bert_jax.interop.names import MODEL_PARTS
 from bert_jax.interop.tensor_files import Match, Read, TensorReport, assemble
-from bert_jax.text.json_files import expect_type, show_json
+from bert_jax.text.json_files import expect_type
 from bert_jax.text.tokenizer import DESCRIPTION_FILE, Tokenizer
 from bert_jax.text.tokenizers import load_tokenizer
 from bert_jax.training.saved_models import BEST_OR_LATEST, LATEST, SavedModel, holds_checkpoint, open_model
@@ -155,7 +155,7 @@ def _open_bert_jax(model: SavedModel) -> Pretrained:
     except (LookupError, TypeError) as error:
         raise UserError(f"{model.path} is not a readable checkpoint of a model: it lacks {error}") from error
     if model_class not in MODEL_PARTS:
-        raise UserError(f"{model.path} holds a {show_json(model_class)}: known are {', '.join(MODEL_PARTS)}")
+        raise UserError(f"{model.path} holds a {' '.join(model_class.split()):.60}: known are {', '.join(MODEL_PARTS)}")
     report = TensorReport(loaded=tuple(paths))
     return Pretrained(
         path=model.path,
