@@ -161,4 +161,4 @@ def test_as_a_command(tmp_path, finished_run, small_data):
     good = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert good.returncode == 0 and len(_table(good.stdout)) == 6
     bad = subprocess.run([*command, "--max_rows=0"], capture_output=True, text=True, env=environment, cwd=tmp_path)
-    assert bad.returncode == 2 and bad.stderr == "error: --max_rows=0: must be at least 1\n"
+    assert bad.returncode == 2 and bad.stderr == "error: --max_rows=0: 0 is not a positive integer\n"

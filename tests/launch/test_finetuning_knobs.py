@@ -176,7 +176,7 @@ def test_with_another_choice_a_run_is_not_resumed(tune, plain, capsys, binding):
         (["ema_decay=1.0"], {}, "ema_decay must be above 0 and below 1"),
         (["pooling='median'"], {}, "BertConfig.pooling must be one of cls, mean, max, last_four"),
         (["encoder_output=99"], {}, "BertConfig.encoder_output must be"),
-        ([], {"few_shot": 0}, "few_shot must be a whole number, at least 1"),
+        ([], {"few_shot": 0}, "few_shot must be a whole number from 1 to 2147483647"),
     ],
 )
 def test_bad_choices_are_one_line(tmp_path, tune, capsys, bindings, flags, message):

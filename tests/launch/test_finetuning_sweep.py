@@ -304,7 +304,7 @@ def test_a_folder_of_something_else(tmp_path, swept, finetune, capsys):
         (("--sweep", "--learning_rate=1e-3"), "--learning_rate is what --sweep varies"),
         (("--sweep", "--gin_param=finetune.epochs=2"), "--gin_param=finetune.epochs is what --sweep varies"),
         (("--sweep", "--sweep_batch_sizes=8,big"), "--sweep_batch_sizes=8,big: must be whole numbers, such as 16,32"),
-        (("--sweep", "--sweep_batch_sizes=0"), "batch_size must be a whole number, at least 1, not 0"),
+        (("--sweep", "--sweep_batch_sizes=0"), "batch_size must be a whole number from 1 to 2147483647, not 0"),
         (("--sweep", "--sweep_learning_rates=1e-3,-1"), "learning_rate"),
         (("--seeds=2", "--seed=2147483647"), "seed must be a whole number from 0 to 2147483647"),
         (
