@@ -221,9 +221,13 @@ def _parse(gin_files: Sequence[str], gin_params: Sequence[str]) -> None:
     for path in gin_files:
         if not pathlib.Path(path).is_file() and not (REPOSITORY / path).is_file():
             raise UserError(f"--gin_file={path}: no such file")
-    with _readable_errors():
-        gin.parse_config_files_and_bindings(list(gin_files), None, finalize_config=False)
+    for path in gin_files:
+        # One by one: of some mistakes gin does not say in which file they are.
+        with _readable_errors(str(path)):
+            gin.parse_config_files_and_bindings([path], None, finalize_config=False)
     for binding in gin_params:
+        if not binding.strip():
+            raise UserError("--gin_param= binds nothing: give such as --gin_param='pretrain.steps=200'")
         with _readable_errors(f"--gin_param={binding}"):
             gin.parse_config(binding)
 

@@ -60,15 +60,6 @@ def execute(values: flags.FlagValues) -> int:
     total_steps = sum(phase.steps for phase in phases)
     profile_steps = _parse_profile(values.profile, total_steps)
 
-    batches = {
-        "pretrain.batch_size" if recipe.phases is None else f"batch_size of phase {number}": (
-            phase.batch_size,
-            phase.accumulation_steps,
-        )
-        for number, phase in enumerate(phases, start=1)
-    }
-    check_layout(values, recipe.model.num_attention_heads, batches)
-
     # ---- The folder: new, or of this very run.
     data = {f"rows_{length}": store.fingerprint for length, store in sorted(stores.items())}
     folder = open_folder(
@@ -80,6 +71,14 @@ def execute(values: flags.FlagValues) -> int:
     )
 
     # ---- The processes, and their devices. From here on, imports are slow.
+    batches = {
+        "pretrain.batch_size" if recipe.phases is None else f"batch_size of phase {number}": (
+            phase.batch_size,
+            phase.accumulation_steps,
+        )
+        for number, phase in enumerate(phases, start=1)
+    }
+    check_layout(values, recipe.model.num_attention_heads, batches)
     with joined_processes(values, folder, operative_config):
         for store in stores.values():
             check_enough_rows(store)

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from absl import flags
@@ -34,20 +34,24 @@ class RunFolder:
         path: the folder.
         saved: what the run in it is; None if it is new, or has no checkpoint yet.
         identity: what the run is that was asked for.
-        is_made: whether the folder was made for it just now.
     """
 
     path: pathlib.Path
     saved: Mapping[str, Any] | None
     identity: Mapping[str, Any]
-    is_made: bool = False
 
-    def remove_if_empty(self) -> None:
-        """Leaves no folder behind that was made for a run which then could not begin."""
-        if self.is_made:
-            # One that holds anything is kept.
-            with contextlib.suppress(OSError):
-                self.path.rmdir()
+    @contextlib.contextmanager
+    def made(self) -> Iterator[None]:
+        """Makes the folder if it is not there, and takes it away again if then the run could not begin."""
+        is_new = not self.path.exists()
+        make_directory("workdir", self.path)
+        try:
+            yield
+        finally:
+            if is_new:
+                # One that holds anything is kept.
+                with contextlib.suppress(OSError):
+                    self.path.rmdir()
 
     @property
     def init_from(self) -> str | None:
@@ -84,7 +88,7 @@ def open_folder(
     last_steps: str,
     schedule_depends_on_steps: bool,
 ) -> RunFolder:
-    """Finds out whether --workdir is new or holds this very run, and makes it if it is new.
+    """Finds out whether --workdir is new or holds this very run, and can be written to; see `RunFolder.made`.
 
     Args:
         values: the flags.
@@ -118,11 +122,6 @@ def open_folder(
         )
     elif saved:
         print(f"the run in {workdir} has no checkpoint yet: it begins again{_changes(saved, folder.identity)}")
-    if not values.dry_run:
-        folder = dataclasses.replace(folder, is_made=not workdir.exists())
-        make_directory("workdir", workdir)
-    if values.compilation_cache_dir:
-        make_directory("compilation_cache_dir", pathlib.Path(values.compilation_cache_dir))
     return folder
 
 

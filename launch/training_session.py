@@ -7,6 +7,7 @@ restored, or made; every shape is compiled; the loop runs. A launcher says what 
 import contextlib
 import dataclasses
 import importlib.metadata
+import pathlib
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from bert_jax.training.run_lock import lock_run
 from launch.dry_run import report
 from launch.mesh_flags import define_mesh_flags, define_partitioner_flag
 from launch.process_flags import define_process_flags, flags_to_agree_on, start_processes_from_flags
-from launch.run_folder import RunFolder
+from launch.run_folder import RunFolder, make_directory
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -69,7 +70,7 @@ def define_training_flags(values: flags.FlagValues) -> None:
 def joined_processes(values: flags.FlagValues, folder: RunFolder, operative_config: str):
     """Meets the other processes, if there are any; from here on, one that fails ends all.
 
-    Then JAX may be imported. Holds the lock on the folder.
+    Then JAX may be imported. Makes the folder, and holds the lock on it.
     """
     start_processes_from_flags(values)
     agree_on(
@@ -82,13 +83,14 @@ def joined_processes(values: flags.FlagValues, folder: RunFolder, operative_conf
             "the versions of bert_jax and jax": [bert_jax.__version__, importlib.metadata.version("jax")],
         },
     )
-    if not values.dry_run:
-        agree_on_folder("--workdir", folder.path)
     with ending_with_the_others(), contextlib.ExitStack() as held:
-        held.callback(folder.remove_if_empty)
-        if is_main() and not values.dry_run:
-            held.enter_context(lock_run(folder.path))
+        if not values.dry_run:
+            held.enter_context(folder.made())
+            agree_on_folder("--workdir", folder.path)
+            if is_main():
+                held.enter_context(lock_run(folder.path))
         if values.compilation_cache_dir:
+            make_directory("compilation_cache_dir", pathlib.Path(values.compilation_cache_dir))
             import jax
 
             jax.config.update("jax_compilation_cache_dir", values.compilation_cache_dir)

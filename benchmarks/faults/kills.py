@@ -52,6 +52,7 @@ class Killer:
         counter = self._scratch / "operations"
         counter.write_bytes(bytes(8))
         variables = environment(
+            self._inputs,
             LD_PRELOAD=str(self._library),
             KILL_BELOW=str(output.parent),
             KILL_AT=str(kill_at),

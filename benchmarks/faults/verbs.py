@@ -167,13 +167,37 @@ VERBS: Mapping[str, Verb] = {
 }
 
 
-def environment(**added: str) -> dict[str, str]:
-    """Returns the variables of a launcher's process that compiles little."""
-    return {"XLA_FLAGS": "--xla_backend_optimization_level=1", **os.environ, "JAX_PLATFORMS": "cpu", **added}
+def environment(inputs: pathlib.Path, **added: str) -> dict[str, str]:
+    """Returns the variables of a launcher's process that compiles quickly, or finds what was compiled before.
+
+    Args:
+        inputs: the folder of `make_inputs`, where compiled programs are kept.
+        added: more variables.
+    """
+    quick = {
+        "XLA_FLAGS": "--xla_backend_optimization_level=1",
+        "JAX_COMPILATION_CACHE_DIR": str(inputs / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    return {**quick, **os.environ, "JAX_PLATFORMS": "cpu", **added}
 
 
 def make_inputs(folder: pathlib.Path) -> None:
     """Makes what the verbs read: a corpus, its tokenizer and rows, a model, and labelled texts."""
+    write_texts(folder)
+    for verb, output in (("train_tokenizer", "tokenizer"), ("prepare", "rows"), ("pretrain", "base")):
+        subprocess.run(
+            VERBS[verb].command(folder, folder / output),
+            cwd=ROOT,
+            env=environment(folder),
+            check=True,
+            capture_output=True,
+        )
+
+
+def write_texts(folder: pathlib.Path) -> None:
+    """Writes a corpus, corpus.txt, labelled texts, train.csv and dev.csv, and small.gin, a small pre-training."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(0)
     documents = []
@@ -190,7 +214,3 @@ def make_inputs(folder: pathlib.Path) -> None:
             for _ in range(count):
                 words = draw.choices(_WORDS[:8], k=draw.randint(3, 9))
                 table.writerow((" ".join(words), "yes" if words[0] in _WORDS[:4] else "no"))
-    for verb, output in (("train_tokenizer", "tokenizer"), ("prepare", "rows"), ("pretrain", "base")):
-        subprocess.run(
-            VERBS[verb].command(folder, folder / output), cwd=ROOT, env=environment(), check=True, capture_output=True
-        )

@@ -125,11 +125,22 @@ _TRAINING = [
     ({"local_device_ids": "a", "coordinator": "h:1", "num_processes": "2", "process_id": "0"}, "--local_device_ids=a"),
     *(({"init_from": path}, "{value}") for path in (*NO_FOLDERS, "{tokenizer}", "{damaged_model}")),
     ({"dry_run": "perhaps"}, "dry_run"),
-    *(({"gin_file": path}, "{value}") for path in (*NO_PATHS, "{empty_folder}")),
+    *(({"gin_file": path}, "{value}") for path in (*NO_PATHS, "{empty_folder}", "{binary}", "{latin}", "{torn_gin}")),
     *(
         ({"gin_param": value}, "--gin_param=" + value.split("=")[0])
-        for value in ("steps", "x=", "=3", "nothing.here=1", "Optimizer.b1=[", "Optimizer.b1=1+1")
+        for value in (
+            "",
+            "steps",
+            "x=",
+            "Optimizer.b1=b",
+            "Optimizer.b1=" + "[" * 5000,
+            "=3",
+            "nothing.here=1",
+            "Optimizer.b1=[",
+            "Optimizer.b1=1+1",
+        )
     ),
+    *(({"plugin": value}, "--plugin=" + value) for value in ("", "os", "no/where")),
     ({"unknown": "1"}, "unknown"),
 ]
 _PRETRAIN = [
@@ -343,6 +354,7 @@ _PLAN = [
     ({"seq_len": "0"}, "--seq_len=0"),
     ({"seq_len": "128"}, "--seq_len=128"),
     ({"mesh": "data:3"}, "--mesh"),
+    ({"plugin": "os"}, "--plugin=os"),
     ({"dcn_mesh": "data:-1"}, "--dcn_mesh=data:-1"),
     ({"gin_param": "pretrain.batch_size=0"}, "pretrain.batch_size"),
     *(({"json": path}, "{value}") for path in ("nowhere/x.json", "{empty_folder}", LONG)),

@@ -5,6 +5,7 @@ import json
 import pytest
 from jax.sharding import AbstractMesh
 
+from bert_jax.errors import UserError
 from bert_jax.parallel.mesh_spec import AXES
 from launch.finetune import main as finetune
 from launch.run_folder import RunFolder
@@ -115,12 +116,14 @@ def test_pretraining_leaves_no_folder(tmp_path, pretrain, capsys, flags, message
 
 
 def test_a_folder_that_was_made_is_taken_away_unless_it_holds_anything(tmp_path):
-    for name, is_made, is_kept in (("made", True, False), ("there", False, True), ("used", True, True)):
+    (tmp_path / "there").mkdir()
+    for name, is_kept in (("there", True), ("parents/empty", False), ("used", True)):
         path = tmp_path / name
-        path.mkdir()
-        if name == "used":
-            (path / "run.json").touch()
-        RunFolder(path, None, {}, is_made).remove_if_empty()
+        with pytest.raises(UserError), RunFolder(path, None, {}).made():
+            assert path.is_dir()
+            if name == "used":
+                (path / "run.json").touch()
+            raise UserError("it cannot begin")
         assert path.exists() == is_kept
 
 

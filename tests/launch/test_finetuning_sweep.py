@@ -300,7 +300,7 @@ def test_a_folder_of_something_else(tmp_path, swept, finetune, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--sweep_epochs=2",), "--sweep_epochs is for --sweep"),
+        (("--sweep_epochs=2",), "is for --sweep: add it"),
         (("--sweep", "--learning_rate=1e-3"), "--learning_rate is what --sweep varies"),
         (("--sweep", "--gin_param=finetune.epochs=2"), "--gin_param=finetune.epochs is what --sweep varies"),
         (("--sweep", "--sweep_batch_sizes=8,big"), "--sweep_batch_sizes=8,big: must be whole numbers, such as 16,32"),
