@@ -58,7 +58,8 @@ class QuestionFile:
         self.moved = self.not_found = 0
         # SQuAD's own files are one line, which may be longer than those that are read one by one.
         head, _ = read_head(path, LONGEST_LINE)
-        beginning = list(itertools.islice((line.strip() for line in head.split("\n") if line.strip()), 2))
+        lines = (match[0].strip() for match in re.finditer(r"[^\n]+", head))
+        beginning = list(itertools.islice(filter(None, lines), 2))
         if not beginning:
             raise UserError(f"{path} is empty: questions come as SQuAD's JSON, or as a JSON object a line")
         if not beginning[0].startswith("{"):
