@@ -18,6 +18,7 @@ from bert_jax.tasks.encoding.example_encoder import ExampleEncoder
 from bert_jax.tasks.encoding.texts import HEAD
 from bert_jax.tasks.finetuning_task import FineTuningTask
 from bert_jax.tasks.finetuning_tasks import task_from_json
+from bert_jax.text.json_files import expect_type
 from bert_jax.text.tokenizer import Tokenizer
 from bert_jax.training.saved_models import BEST_OR_LATEST
 from launch.model_choice import open_chosen
@@ -94,7 +95,15 @@ def open_finetuned(path: str, checkpoint: str | None, task_name: str | None = No
         )
     # What the dev set decided, such as a threshold, stands among its metrics.
     task = task_from_json(tuned, run.get("validation"))
-    return FineTuned(model, task, model.load_tokenizer(), tuned["max_seq_len"], tuned["long_texts"])
+    place, remedy = f"{model.path}: finetuning", "use another checkpoint"
+    max_seq_len = expect_type(tuned.get("max_seq_len"), int, f"{place}.max_seq_len", remedy)
+    long_texts = expect_type(tuned.get("long_texts"), str, f"{place}.long_texts", remedy)
+    if not 0 < max_seq_len <= model.config.max_position_embeddings:
+        raise UserError(
+            f"{place}.max_seq_len is {max_seq_len}, and the model has {model.config.max_position_embeddings} positions:"
+            f" {remedy}"
+        )
+    return FineTuned(model, task, model.load_tokenizer(), max_seq_len, long_texts)
 
 
 class Answers:

@@ -84,6 +84,8 @@ def trial(killer: Killer, verb: Verb, output: pathlib.Path, moments: Iterator[in
         assert now >= held, f"what was finished is gone: {now} after {held}"
         held = now
         yield moment
+        if held and verb.is_made_once:
+            return
 
 
 def campaign(verb: Verb, inputs: pathlib.Path, folder: pathlib.Path, kills: int, seed: int) -> dict[str, Any]:

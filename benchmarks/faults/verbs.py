@@ -48,12 +48,14 @@ class Verb:
         result: of a finished output, all that must be the same after any interruption.
         check: of an output at any moment, what it holds that may not be lost; raises an AssertionError if it is not
             whole.
+        is_made_once: whether it refuses to write an output that is there already.
     """
 
     module: str
     arguments: Callable[[pathlib.Path, pathlib.Path], list[str]]
     result: Callable[[pathlib.Path], Any]
     check: Callable[[pathlib.Path], Any]
+    is_made_once: bool = False
 
     def command(self, inputs: pathlib.Path, output: pathlib.Path) -> list[str]:
         """Returns the command that makes the output."""
@@ -162,7 +164,7 @@ VERBS: Mapping[str, Verb] = {
         "launch.finetune", lambda inputs, output: [*_tuning(inputs, output), "--seeds=2"], _sweep, _sweep_check
     ),
     "prepare": Verb("launch.prepare", _preparation, _rows, _all_or_nothing(_rows)),
-    "convert": Verb("launch.convert", _conversion, _files, _all_or_nothing(_files)),
+    "convert": Verb("launch.convert", _conversion, _files, _all_or_nothing(_files), is_made_once=True),
     "train_tokenizer": Verb("launch.train_tokenizer", _tokenizer, _files, _all_or_nothing(_files)),
 }
 

@@ -10,6 +10,7 @@ import json
 import operator
 import os
 import pathlib
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -103,6 +104,10 @@ class JsonLinesWriter:
         record = {"step": step, "split": split, **{name: _json_number(value) for name, value in values.items()}}
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         with _writing(self._path):
+            if not os.fstat(self._file.fileno()).st_nlink:
+                print(f"warning: {self._path} was removed: the log goes on in a new file", file=sys.stderr)
+                self._file.close()
+                self._open()
             while line:
                 line = line[self._file.write(line) :]
 
@@ -119,6 +124,8 @@ class JsonLinesWriter:
         Raises:
             UserError: a line that is no metrics line stands before one that is to be kept.
         """
+        if step and not os.fstat(self._file.fileno()).st_size:
+            print(f"warning: {self._path} is gone: the log, and the curves, begin after step {step}", file=sys.stderr)
         self._file.close()
         temporary = self._path.with_name(self._path.name + ".cut")
         unreadable = None

@@ -12,6 +12,7 @@ from bert_jax.errors import UserError
 from bert_jax.text.json_files import read_json_object
 
 IDENTITY_FILE = "run.json"
+_SHOWN = 80
 
 
 def read_identity(workdir: str | os.PathLike[str], file_name: str = IDENTITY_FILE) -> dict[str, Any] | None:
@@ -100,4 +101,8 @@ def check_identity(
 
 
 def _show(value: Any) -> str:
-    return f"{value[:12]}..." if isinstance(value, str) and len(value) > 24 else repr(value)
+    # Of a fingerprint, its beginning; paths and lists are longer than that before they say nothing more.
+    if isinstance(value, str) and len(value) > 24:
+        return f"{value[:12]}..."
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

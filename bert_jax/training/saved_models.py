@@ -58,7 +58,7 @@ def _wrong_in(record: Any) -> str | None:
     if record["validation"]:
         try:
             BestBy.of_run(record).badness(record["validation"])
-        except (LookupError, TypeError, ValueError):
+        except (LookupError, TypeError, ValueError, OverflowError):
             return "does not say how good it is by the metric that decides"
     return None
 

@@ -1,6 +1,8 @@
 """The loop, on a task of one number: what happens at which step, and in which order."""
 
 import contextlib
+import dataclasses
+import itertools
 import json
 import pathlib
 import signal
@@ -10,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from bert_jax.errors import TrainingError
+from bert_jax.errors import DataError, TrainingError
 from bert_jax.training import loop
 from bert_jax.training.checkpoints import CheckpointStore
 from bert_jax.training.interruption import StopRequest
@@ -188,3 +190,22 @@ def test_profile(tmp_path):
     _run(tmp_path, [_phase(0, 6)], profile=Profile(2, 2, str(tmp_path / "profile")))
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
     assert [line[0] for line in _log(tmp_path)] == list(range(1, 7))
+
+
+@pytest.mark.parametrize("where", ["batches", "evaluation"])
+def test_damaged_data_end_the_run_once_its_state_is_saved(tmp_path, where):
+    def damaged(*arguments):
+        raise DataError("shard 3 is damaged")
+
+    phase = _phase(0, 6, evaluate=damaged if where == "evaluation" else None)
+    if where == "batches":
+        sound = phase.batches
+
+        def batches(at: int):
+            yield from itertools.islice(sound(at), 4 - at)
+            damaged()
+
+        phase = dataclasses.replace(phase, batches=batches)
+    with pytest.raises(DataError, match="shard 3"):
+        _run(tmp_path, [phase], cadence=(1, 4, 3))
+    assert _saved(tmp_path) == [3, 4] and [line[0] for line in _log(tmp_path)] == [1, 2, 3, 4]

@@ -11,7 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bert_jax.errors import UserError
-from bert_jax.training.metric_writers import JsonLinesWriter, MetricWriter, TensorBoardWriter
+from bert_jax.training.metric_writers import JsonLinesWriter, MetricWriter, TensorBoardWriter, parse_line
 
 
 def records(workdir):
@@ -181,3 +181,22 @@ def test_neither_tensorflow_nor_jax_is_imported(tmp_path):
         "sys.exit(bool({'jax', 'tensorflow'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_log_that_was_removed_goes_on_and_says_so(tmp_path, capsys):
+    writer = JsonLinesWriter(tmp_path / "metrics.jsonl")
+    writer.write(1, "train", {"loss": 1.0})
+    (tmp_path / "metrics.jsonl").unlink()
+    writer.write(2, "train", {"loss": 2.0})
+    writer.write(3, "train", {"loss": 3.0})
+    writer.close()
+    assert capsys.readouterr().err.count("was removed: the log goes on in a new file") == 1
+    assert [parse_line(line)["step"] for line in (tmp_path / "metrics.jsonl").read_bytes().splitlines(True)] == [2, 3]
+
+
+@pytest.mark.parametrize(("step", "warned"), [(0, 0), (3, 1)])
+def test_a_resumed_run_without_its_log_says_so(tmp_path, capsys, step, warned):
+    writer = JsonLinesWriter(tmp_path / "metrics.jsonl")
+    writer.cut(step)
+    writer.close()
+    assert capsys.readouterr().err.count(f"begin after step {step}") == warned
