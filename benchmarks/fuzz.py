@@ -27,7 +27,7 @@ from benchmarks.fuzz_mutations import mutate
 from benchmarks.fuzz_readers import Files, Reader, readers
 from bert_jax.errors import UserError
 
-# Of the processor, and of the clock: a case that waits for something must end too.
+# Seconds of the processor, and of the clock: a case that waits for something must end too.
 _SECONDS, _SECONDS_OF_THE_CLOCK = 5.0, 120
 _MEBIBYTES = 300
 _LONGEST_MESSAGE = 2000
@@ -36,7 +36,7 @@ _STATUS, _CLEAR_PEAK = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/se
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of a case.
+    """The end of a case.
 
     Attributes:
         problem: what is wrong; None if it passed.

@@ -104,10 +104,6 @@ def _vocabulary() -> dict[str, bytes]:
     }
 
 
-def _read_vocabulary(folder: pathlib.Path, draw: random.Random) -> None:
-    read_vocabulary(folder / "vocab.txt")
-
-
 def _read_tokenizer(folder: pathlib.Path, draw: random.Random) -> None:
     tokenizer = load_tokenizer(folder)
     tokenizer.encode_with_offsets([_TEXT, ""])

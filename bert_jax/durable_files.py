@@ -15,10 +15,10 @@ from collections.abc import Iterator
 
 from bert_jax.errors import UserError
 
-# What a folder or file is called until it is whole, and a folder that is being removed.
+# The names of a folder or file until it is whole, and of a folder that is being removed.
 UNFINISHED, REMOVED = "unfinished", "removed"
 # File systems that cannot lock or sync a folder: work goes on without.
-UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EINVAL)
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EINVAL)
 
 
 def hidden_sibling(path: pathlib.Path, what: str) -> pathlib.Path:
@@ -36,7 +36,7 @@ def sync_folder(path: str | os.PathLike[str]) -> None:
     try:
         _sync(path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        if error.errno not in UNSUPPORTED:
+        if error.errno not in _UNSUPPORTED:
             raise
 
 
@@ -50,7 +50,11 @@ def _sync(path: str | os.PathLike[str], flags: int) -> None:
 
 def sync_tree(root: str | os.PathLike[str]) -> None:
     """Returns once every file and folder below `root`, and `root` itself, is on disk; its own name is not yet."""
-    for folder, _, names in os.walk(root, topdown=False):
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for folder, _, names in os.walk(root, topdown=False, onerror=fail):
         for name in names:
             sync_file(os.path.join(folder, name))
         sync_folder(folder)
@@ -60,6 +64,9 @@ def publish(unfinished: pathlib.Path, target: pathlib.Path) -> None:
     """Gives a finished file or folder its name, and returns once all of it is on disk.
 
     A file takes the place of one that is there; a folder that of an empty one alone.
+
+    Raises:
+        OSError: the file system cannot do it.
     """
     if unfinished.is_dir():
         sync_tree(unfinished)
@@ -70,7 +77,7 @@ def publish(unfinished: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def write_file(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file in one piece or not at all; it is on disk when this returns."""
+    """Writes a file in one piece or not at all; it is on disk when this returns. Raises OSError where it cannot."""
     unfinished = hidden_sibling(path, UNFINISHED)
     unfinished.write_bytes(content)
     publish(unfinished, path)
@@ -112,12 +119,9 @@ def unfinished_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
     folder = hidden_sibling(target.absolute(), UNFINISHED)
     try:
         with _folder_above(target.absolute()), _locked_folder(folder, target):
-            try:
-                for entry in folder.iterdir():
-                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-                yield folder
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+            for entry in folder.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+            yield folder
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}; make room, or choose another") from error
 
@@ -136,7 +140,10 @@ def _folder_above(target: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked_folder(folder: pathlib.Path, target: pathlib.Path) -> Iterator[None]:
-    """Makes a folder and holds its lock, which the system lets go of when the process ends, in whatever way."""
+    """Makes a folder and holds its lock, which the system lets go of when the process ends, in whatever way.
+
+    The folder is removed at the end if it is still there.
+    """
     while True:
         if folder.is_symlink() or folder.is_file():
             # A file that was to take its target's place, of a process that was killed.
@@ -144,25 +151,35 @@ def _locked_folder(folder: pathlib.Path, target: pathlib.Path) -> Iterator[None]
         folder.mkdir(exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            if not _lock(descriptor):
+            if not take_lock(descriptor):
                 raise UserError(f"another process is writing {target}: wait for it, or choose another")
             # The process that held the lock may have published or removed the folder since it was opened.
-            if not (folder.exists() and os.path.samestat(os.stat(folder), os.fstat(descriptor))):
+            if not _is_at(folder, descriptor):
                 continue
-            yield
+            try:
+                yield
+            finally:
+                # Once it is published, its old name may be another process's.
+                if _is_at(folder, descriptor):
+                    shutil.rmtree(folder, ignore_errors=True)
             return
         finally:
             os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool:
-    """Whether nobody else holds the lock of an open folder; this process does then."""
+def _is_at(folder: pathlib.Path, descriptor: int) -> bool:
+    """Whether a path still leads to the folder that was opened there."""
+    return folder.exists() and os.path.samestat(os.stat(folder), os.fstat(descriptor))
+
+
+def take_lock(descriptor: int) -> bool:
+    """Takes the lock of an open folder, unless another process holds it; returns whether this one does now."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
-        if error.errno not in UNSUPPORTED:
+        if error.errno not in _UNSUPPORTED:
             raise
     return True
 

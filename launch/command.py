@@ -23,8 +23,8 @@ USER_ERROR = 2
 INTERRUPTED = 130
 # A line that quotes a longer value is cut in the middle.
 _LONGEST_LINE = 1200
-# What the machine says, and no programming mistake: no room, or no permission to write; or of a path, wherever it is
-# first looked at.
+# Errors of the machine rather than of the program: no room, or no permission to write; or a path that cannot be,
+# wherever it is first looked at.
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
 

@@ -128,7 +128,7 @@ _PARTS = {
     "masking": register("Masking", Masking),
     "execution": register("Execution", Execution),
 }
-_PHASE = register("Phase", Phase)
+register("Phase", Phase)
 _PRETRAIN = register("pretrain", Pretrain)
 _FINETUNE = register("finetune", FineTune)
 

@@ -60,14 +60,12 @@ def _memory(step: Any) -> str:
     """Says what a compiled step needs at its peak, as the compiler has planned it, and what a device has."""
     import jax
 
-    analysis = step.memory_analysis()
-    # The state that comes in is donated: its memory is the outgoing one's.
-    held = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-    needed = f"{_size(held + analysis.temp_size_in_bytes)} (state and batch {_size(held)}, within the step"
-    needed += f" {_size(analysis.temp_size_in_bytes)})"
-    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    return f"{needed} of {_size(limit)}" if limit else needed
+    from bert_jax.parallel.memory import memory_of, planned_memory, size_text
 
-
-def _size(number: float) -> str:
-    return f"{number / 2**30:.2f} GiB" if number >= 2**30 else f"{number / 2**20:.1f} MiB"
+    planned = planned_memory(step)
+    if planned is None:
+        return "not known"
+    held, within = planned
+    limit = memory_of(jax.local_devices()[0])
+    needed = f"{size_text(held + within)} (state and batch {size_text(held)}, within the step {size_text(within)})"
+    return f"{needed} of {size_text(limit)}" if limit else needed

@@ -260,6 +260,8 @@ def starting_model(values: flags.FlagValues, recipe: FineTune, architecture: Ber
         if config.pooling == "entities":
             # That was for the relations it was tuned for; the recipe says if there are entities here.
             config = dataclasses.replace(config, pooling="cls")
+        if values.tokenizer and load_tokenizer(pathlib.Path(values.tokenizer)).fingerprint != tokenizer.fingerprint:
+            raise UserError(f"--tokenizer={values.tokenizer} is not the tokenizer of the run in {source}: leave it out")
         if architecture is not None:
             # A run that began with random weights; `open_folder` finds out whether they are those of this one.
             config = dataclasses.replace(architecture, vocab_size=config.vocab_size)

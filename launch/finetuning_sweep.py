@@ -29,12 +29,22 @@ from bert_jax.parallel.memory import MemoryShortage, describe_shortage
 from bert_jax.tasks.finetuning_recipe import FineTune
 from bert_jax.tasks.sweep_figure import draw_sweep
 from bert_jax.tasks.sweep_results import RunResult, SweepResults
+from bert_jax.text.json_files import expect_type
 from bert_jax.training.goodput import KINDS, SPLIT, Goodput
-from bert_jax.training.run_identity import check_identity, read_identity, write_identity
+from bert_jax.training.run_identity import IDENTITY_FILE, check_identity, read_identity, write_identity
 from bert_jax.training.run_lock import lock_run
 from bert_jax.training.saved_models import holds_checkpoint, open_model
 from launch.mesh_flags import make_mesh_from_flags
-from launch.run_folder import NO_MODEL, holds_anything, make_directory, noted_source, workdir_of
+from launch.plugins import plugin_identity
+from launch.run_folder import (
+    NO_MODEL,
+    holds_anything,
+    make_directory,
+    noted_source,
+    run_in,
+    source_in,
+    workdir_of,
+)
 from launch.sweep_grid import GRID, Load, SweepRun, read_grid, read_seeds, runs_of
 from launch.training_session import Trained
 
@@ -80,6 +90,8 @@ def sweep(values: flags.FlagValues, load: Load, prepare: Prepare, fine_tune: Fin
     # ---- The folder.
     saved = read_identity(workdir, SWEEP_FILE)
     identity = _identity(values, material, runs[0], saved, {**grid, "seeds": seeds})
+    if saved and identity["init_from"] and not os.path.exists(identity["init_from"]):
+        print(f"{identity['init_from']} is not there any more: runs that begin now begin with {values.init_from}")
     _check_folder(values, workdir, saved, identity)
     if values.dry_run:
         largest = max(runs, key=lambda run: run.setting.batch_size)
@@ -150,18 +162,22 @@ def _identity(
 ) -> dict[str, Any]:
     """Returns what a sweep is: what its runs have in common, and what they were asked for."""
     varied = _VARIED | (set(material.training_data) if _draws_examples(run.recipe) else set())
-    common = {name: value for name, value in _run_identity(values, material, run, saved).items() if name not in varied}
+    place = workdir_of(values) / SWEEP_FILE
+    common = {
+        name: value for name, value in _run_identity(values, material, run, saved, place).items() if name not in varied
+    }
     # As it comes back from the folder: tuples have become lists.
     return json.loads(json.dumps({**common, **{f"sweep.{name}": given for name, given in asked_for.items()}}))
 
 
 def _run_identity(
-    values: flags.FlagValues, material: "Material", run: SweepRun, saved: Mapping[str, Any] | None
+    values: flags.FlagValues, material: "Material", run: SweepRun, saved: Mapping[str, Any] | None, place: pathlib.Path
 ) -> dict[str, Any]:
+    """Returns what a run is; where one is noted already, in the file `place`, with the model that it notes."""
     init_from = str(pathlib.Path(values.init_from).absolute()) if values.init_from != NO_MODEL else None
     if saved is not None:
-        init_from = noted_source(saved.get("init_from"), init_from)
-    return {**material.identity(run.recipe), "init_from": init_from}
+        init_from = noted_source(source_in(saved, place), init_from)
+    return {**material.identity(run.recipe), **plugin_identity(values), "init_from": init_from}
 
 
 def _check_folder(
@@ -184,7 +200,9 @@ def _check_folder(
         allow_schedule_change=values.allow_schedule_change,
     )
     for name in asked_for:
-        missing = [value for value in saved.get(name, []) if value not in identity[name]]
+        place = f"{workdir / SWEEP_FILE}: {name}"
+        noted = expect_type(saved.get(name), list | None, place, "restore it, or use another --workdir") or []
+        missing = [value for value in noted if value not in identity[name]]
         if missing:
             what = name.removeprefix("sweep.").replace("_", " ")
             raise UserError(
@@ -207,9 +225,9 @@ def _finished(
 ) -> RunResult | None:
     """Returns what a run came to that is finished, without restoring it; None if there is anything left to do."""
     path = workdir / run.name
-    saved = read_identity(path)
-    if not saved or not holds_checkpoint(path):
+    if not holds_checkpoint(path):
         return None
+    saved = run_in(path)
     try:
         last = open_model(path)
     except UserError:
@@ -224,7 +242,10 @@ def _finished(
     check_identity(
         path,
         saved,
-        {**_run_identity(values, material, run, saved), **Numerics.of_run(saved, path).identity()},
+        {
+            **_run_identity(values, material, run, saved, path / IDENTITY_FILE),
+            **Numerics.of_run(saved, path).identity(),
+        },
         last_steps="finetune.steps",
         schedule_depends_on_steps=run.recipe.schedule.depends_on_total_steps,
         allow_schedule_change=values.allow_schedule_change,

@@ -42,7 +42,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "num_slices",
         1,
         "So many slices of --topology, connected by the network.",
-        **{**many, "upper_bound": 4096},
+        **{**many, "upper_bound": _MOST_SLICES},
         **here,
     )
     flags.DEFINE_integer("rows_per_step", None, "Rows of a step, instead of the configured ones.", **many, **here)

@@ -57,5 +57,5 @@ def _load(name: str) -> None:
 
 
 def plugin_identity(values: flags.FlagValues) -> Mapping[str, Any]:
-    """What a run's identity has of its plugins; nothing without any, as it was before there were plugins."""
+    """Returns the names of the plugins for a run's identity; nothing without any, as before there were plugins."""
     return {"plugin": sorted(set(values.plugin))} if values.plugin else {}

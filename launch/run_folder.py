@@ -16,6 +16,7 @@ from absl import flags
 from bert_jax.durable_files import make_folder
 from bert_jax.errors import UserError
 from bert_jax.numerics import Numerics
+from bert_jax.text.json_files import expect_type
 from bert_jax.training.failed_reads import passing_reason
 from bert_jax.training.run_identity import IDENTITY_FILE, check_identity, read_identity
 from bert_jax.training.saved_models import holds_checkpoint, open_model
@@ -101,7 +102,7 @@ def open_folder(
         UserError: it holds something else, or cannot be written.
     """
     workdir = workdir_of(values)
-    saved = _run_in(workdir)
+    saved = run_in(workdir)
     has_checkpoint = holds_checkpoint(workdir)
     if saved is None and holds_anything(workdir):
         raise UserError(f"--workdir={workdir} holds files, but no run: give an empty or a new folder")
@@ -130,7 +131,7 @@ def holds_anything(folder: pathlib.Path) -> bool:
     return folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir())
 
 
-def _run_in(workdir: pathlib.Path) -> Mapping[str, Any] | None:
+def run_in(workdir: pathlib.Path) -> Mapping[str, Any] | None:
     """Returns what the run in a folder is, from one of its checkpoints if need be; None if none began there."""
     try:
         saved, problem = read_identity(workdir), "is missing"
@@ -143,7 +144,7 @@ def _run_in(workdir: pathlib.Path) -> Mapping[str, Any] | None:
         saved = model.run.get("identity")
         if not isinstance(saved, dict):
             raise UserError(f"{workdir / IDENTITY_FILE} {problem}, and no checkpoint says what the run is: restore it")
-        print(f"{workdir / IDENTITY_FILE} {problem}: restored from checkpoint {model.step}")
+        print(f"{workdir / IDENTITY_FILE} {problem}: checkpoint {model.step} says what the run is")
     return saved
 
 
@@ -166,6 +167,11 @@ def model_to_describe(init_from: str | None, workdir: pathlib.Path) -> str | Non
     if is_elsewhere and holds_checkpoint(workdir):
         return str(workdir)
     return init_from
+
+
+def source_in(identity: Mapping[str, Any], path: pathlib.Path) -> str | None:
+    """Returns what a run noted of the model that it began with; `path` is the file that says it, for messages."""
+    return expect_type(identity.get("init_from"), str | None, f"{path}: init_from", "restore it")
 
 
 def noted_source(saved: str | None, given: str | None) -> str | None:
@@ -207,7 +213,7 @@ def _source_of_weights(
             except UserError as error:
                 raise UserError(f"--init_from={given}: {error}") from error
         return source
-    saved = begun.get("init_from")
+    saved = source_in(begun, workdir / IDENTITY_FILE)
     if source is not None and not _is_same_source(saved, source):
         raise UserError(
             f"--init_from is for new runs, and {workdir} holds one that began with {saved or 'random weights'}, not"

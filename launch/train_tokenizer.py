@@ -22,11 +22,12 @@ from bert_jax.text import tokenizers
 from bert_jax.text.added_words import Listing, add_words
 from bert_jax.text.documents import FORMATS, Passage, check_inputs, describe_inputs, read_passages
 from bert_jax.text.files import read_lines
+from bert_jax.text.json_files import expect_type
 from launch.command import run
 from launch.flag_conditions import only_where
 
 DEFAULT_VOCAB_SIZE = 8192
-SMALLEST_VOCAB_SIZE, LARGEST_VOCAB_SIZE = 100, 1 << 20
+SMALLEST_VOCAB_SIZE = 100
 _MOST_TRAINING_MB = 10**9
 SAMPLE_CHARACTERS = 200
 # Of a listing of added words, this many are printed; all are in the tokenizer's description.
@@ -42,7 +43,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "vocab_size",
         None,
         f"Number of ids, special tokens included; {DEFAULT_VOCAB_SIZE} by default.",
-        upper_bound=LARGEST_VOCAB_SIZE,
+        upper_bound=tokenizer_files.MOST_TOKENS,
         **text,
     )
     flags.DEFINE_string("output", None, "Directory that will hold the tokenizer.", **text)
@@ -196,7 +197,8 @@ def _is_done(output: pathlib.Path, request: dict[str, Any]) -> bool:
     description = tokenizers.read_description(output)
     if description is None:
         raise UserError(f"{output} is not empty and holds no tokenizer of this program: choose another --output")
-    made_with = description["training"].get("request", {})
+    place = f"{output / tokenizer_files.DESCRIPTION_FILE}: training.request"
+    made_with = expect_type(description["training"].get("request", {}), dict, place, "choose another --output")
     different = sorted(name for name in {*request, *made_with} if request.get(name) != made_with.get(name))
     if different:
         name = different[0]

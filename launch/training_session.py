@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 import bert_jax
+from bert_jax.errors import UserError
 from bert_jax.parallel.processes import agree_on, await_all, ending_with_the_others, is_main, process_group
 from bert_jax.parallel.shared_folder import agree_on_folder
 from bert_jax.training.best import BestBy, LossGoal
 from bert_jax.training.goodput import COMPILING, SPLIT, Goodput
 from bert_jax.training.run_identity import await_identity, is_noted, write_identity
 from bert_jax.training.run_lock import lock_run
+from bert_jax.training.saved_models import holds_checkpoint
 from launch.dry_run import report
 from launch.mesh_flags import define_mesh_flags, define_partitioner_flag
 from launch.process_flags import define_process_flags, flags_to_agree_on, start_processes_from_flags
@@ -89,6 +91,11 @@ def joined_processes(values: flags.FlagValues, folder: RunFolder, operative_conf
             agree_on_folder("--workdir", folder.path)
             if is_main():
                 held.enter_context(lock_run(folder.path))
+                if holds_checkpoint(folder.path) != bool(folder.saved):
+                    raise UserError(
+                        f"--workdir={folder.path}: another process has just saved or removed its first checkpoint"
+                        " there: start again"
+                    )
         if values.compilation_cache_dir:
             make_directory("compilation_cache_dir", pathlib.Path(values.compilation_cache_dir))
             import jax
@@ -221,10 +228,10 @@ def train_session(
 
     def compile_phases():
         with goodput.measure(COMPILING):
-            return [
-                dataclasses.replace(phase, batches=_from_the_first_together(phase.batches))
-                for phase in training.compile_phases(abstract_state)
-            ]
+            phases = training.compile_phases(abstract_state)
+        for phase in phases:
+            check_step(phase.step, abstract_state, _SMALLER_STEP)
+        return [dataclasses.replace(phase, batches=_from_the_first_together(phase.batches)) for phase in phases]
 
     if values.dry_run:
         if folder.init_from and not folder.saved:
@@ -268,8 +275,6 @@ def train_session(
 
     # ---- The programs: every shape is compiled before the first step.
     phases = compile_phases()
-    for phase in phases:
-        check_step(phase.step, abstract_state, _SMALLER_STEP)
 
     # ---- The loop.
     group = process_group()

@@ -1,4 +1,4 @@
-"""What is written is there whole or not at all, and on disk when that is said."""
+"""Files are there whole or not at all, and on disk when that is said."""
 
 import errno
 import fcntl
@@ -8,13 +8,21 @@ import pathlib
 import pytest
 
 from bert_jax import durable_files
-from bert_jax.durable_files import check_can_write, make_folder, publish, remove_folder, unfinished_folder, write_file
+from bert_jax.durable_files import (
+    check_can_write,
+    make_folder,
+    publish,
+    remove_folder,
+    sync_tree,
+    unfinished_folder,
+    write_file,
+)
 from bert_jax.errors import UserError
 
 
 @pytest.fixture
 def order(monkeypatch) -> list[tuple[str, str]]:
-    """What was synced and what was renamed, by name, in order."""
+    """The names that were synced and renamed, in order."""
     calls = []
     fsync, replace = os.fsync, os.replace
 
@@ -126,3 +134,23 @@ def test_a_folder_is_renamed_before_it_is_removed(tmp_path, monkeypatch):
     (tmp_path / "12").mkdir()
     remove_folder(tmp_path / "12")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_synced(tmp_path, monkeypatch):
+    (tmp_path / "folder/inner").mkdir(parents=True)
+
+    def fail(path):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        sync_tree(tmp_path / "folder")
+
+
+def test_a_folder_of_the_same_name_that_came_after_is_left_alone(tmp_path):
+    with unfinished_folder(tmp_path / "model") as folder:
+        publish(folder, tmp_path / "model")
+        # Another process begins to write the next one.
+        folder.mkdir()
+        (folder / "its").write_bytes(b"1")
+    assert (tmp_path / ".model.unfinished/its").exists() and (tmp_path / "model").is_dir()

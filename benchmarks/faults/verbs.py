@@ -40,7 +40,7 @@ pretrain.keep_checkpoints = 2
 
 @dataclasses.dataclass(frozen=True)
 class Verb:
-    """What a launcher is to do, and how to tell that nothing was lost.
+    """A launcher's work, and the signs that nothing of it was lost.
 
     Attributes:
         module: the launcher's.

@@ -160,7 +160,7 @@ class BatchMaker:
             rows_of: from a step to its rows' indices, -1 for a row of padding, and their epochs, int64 `[batch_size]`.
             batch_size: number of rows.
         """
-        # What a function of Python raises would come back as an error of TensorFlow's, with a traceback in its message,
+        # An exception of a Python function would come back as an error of TensorFlow's, with a traceback in its message
         # and in its log: errors travel beside the batches.
         failures: list[Exception] = []
 

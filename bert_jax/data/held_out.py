@@ -15,7 +15,7 @@ from bert_jax.data.token_store import TokenStore
 
 # Whole documents may be so many times the share that is asked for before they are cut.
 MOST_OVERSHOOT = 2
-# What is held out of a document is enough for about so many rows, or all of it.
+# A stretch that is held out of a document is enough for about so many rows, or all of it.
 LEAST_ROWS = 16
 # A stretch may be so much longer or shorter than wanted for the sake of paragraphs; else it ends between two sentences.
 _PARAGRAPH_TOLERANCE = 0.5
@@ -23,7 +23,7 @@ _PARAGRAPH_TOLERANCE = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-    """How a corpus is split.
+    """The split of a corpus.
 
     Attributes:
         cuts: sentences before which documents are cut, besides where they begin, int64 [cuts] in increasing order; what

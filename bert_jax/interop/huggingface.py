@@ -103,7 +103,7 @@ def _check_header(path: pathlib.Path) -> None:
     """Raises a UserError for a header longer than that of any BERT, which would take long to read."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-    # What is longer than the file is for the library to say.
+    # The library says so where it is longer than the file.
     if _LONGEST_HEADER < length < path.stat().st_size:
         raise UserError(
             f"{path} has a header of {length >> 20} MiB, and {_LONGEST_HEADER >> 20} MiB hold the names of more tensors"

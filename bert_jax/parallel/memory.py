@@ -87,14 +87,20 @@ def check_step(step: Any, arrays: Any, remedy: str) -> None:
         arrays: a tree of arrays or shapes that it works on; they say on which devices.
         remedy: what to type if it is too large.
     """
+    if planned := planned_memory(step):
+        held, within = planned
+        parts = f"what it works on {size_text(held)}, within a step {size_text(within)}"
+        check_bytes(held + within, _devices_of(arrays), parts, remedy)
+
+
+def planned_memory(step: Any) -> tuple[int, int] | None:
+    """Returns bytes on each device: what a compiled step works on, and what it needs beside; None if not known."""
     analysis = step.memory_analysis()
     if analysis is None:
-        return
+        return None
     # The state that comes in is donated: its memory is the outgoing one's.
     held = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-    within = analysis.temp_size_in_bytes
-    parts = f"what it works on {size_text(held)}, within a step {size_text(within)}"
-    check_bytes(held + within, _devices_of(arrays), parts, remedy)
+    return held, analysis.temp_size_in_bytes
 
 
 def _devices_of(arrays: Any) -> Iterable[Any]:

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -30,6 +31,9 @@ _POLL_SECONDS = 1.0
 _FAREWELL_SECONDS = 5.0
 _ENDED = "bert_jax/ended"
 _LONGEST_VALUE_SHOWN = 60
+_GLOO = re.compile(r"\bgloo\b", re.IGNORECASE)
+# Errors of JAX's that say something of this process: no memory, or a program that cannot be.
+_OUR_OWN = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,10 +324,10 @@ def _tells_of_a_loss(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, UserError | TrainingError):
         text = str(error)
         # Gloo's come as errors of JAX's, and as ValueErrors too, by the way that they were found.
-        if "gloo" in text.lower():
+        if _GLOO.search(text):
             return True
         if isinstance(error, jax.errors.JaxRuntimeError):
-            return "RESOURCE_EXHAUSTED" not in text
+            return not text.startswith(_OUR_OWN)
         error = error.__cause__ or error.__context__
     return False
 

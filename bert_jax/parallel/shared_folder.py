@@ -13,7 +13,7 @@ from bert_jax.errors import UserError
 from bert_jax.parallel.processes import process_group, wait_for
 
 # Network file systems may show a new file a little later.
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 _TOKEN = ".met_here_"
 _TOPIC = "bert_jax/shared_folder"
 _FOUND = "found"

@@ -15,7 +15,7 @@ from bert_jax.text.json_files import expect_type, show_json
 
 TASKS = {task.name: task for task in (Classification, Tagging, QuestionAnswering, MultipleChoice, RelationExtraction)}
 
-# What the tasks keep in JSON, by name; whose a task is says which of these there are.
+# The fields that tasks keep in JSON, by name; a task has those of its own kind.
 _TYPES = {
     "kind": str,
     "labels": list[str] | None,
@@ -31,7 +31,7 @@ _TYPES = {
     "max_answer_len": int | None,
     "n_best": int,
     "null_threshold": float,
-    # What the recipe of the run adds.
+    # Added by the recipe of the run.
     "max_seq_len": int,
     "long_texts": str,
 }

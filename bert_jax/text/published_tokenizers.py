@@ -125,7 +125,7 @@ def _check_kind(path: pathlib.Path, model: Any, normalizer: Any, splitter: Any) 
     found = {}
     for name, part in (("model", model), ("normalizer", normalizer), ("pre_tokenizer", splitter)):
         if not isinstance(part, dict):
-            raise UserError(f"{path} is damaged ({name} is no JSON object): fetch it again")
+            raise UserError(f"{path} is damaged ({name} is not a JSON object): fetch it again")
         found[name] = part.get("type")
     # Files of early versions do not name the model's type.
     if found["model"] is None and "max_input_chars_per_word" in model:
@@ -134,7 +134,7 @@ def _check_kind(path: pathlib.Path, model: Any, normalizer: Any, splitter: Any) 
     for name, kind in wanted.items():
         if found[name] != kind:
             raise UserError(
-                f"{path} is no WordPiece tokenizer of BERT: its {name} is {_name(found[name])}, not {kind};"
+                f"{path} is not a WordPiece tokenizer of BERT: its {name} is {_name(found[name])}, not {kind};"
                 " bert_jax cannot use the model that it belongs to"
             )
     if not isinstance(model.get("vocab"), dict) or not all(type(index) is int for index in model["vocab"].values()):

@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import orbax.checkpoint as ocp
@@ -31,10 +31,11 @@ from bert_jax.durable_files import (
     sync_folder,
 )
 from bert_jax.errors import TrainingError, UserError
+from bert_jax.parallel.processes import await_all
 from bert_jax.training.best import BestBy
 from bert_jax.training.checksums import tree_checksums
 from bert_jax.training.event_loops import patient_event_loops
-from bert_jax.training.failed_reads import PAUSES, one_line, read_again, system_error
+from bert_jax.training.failed_reads import one_line, passing_reason, read_again, system_error, unreadable
 from bert_jax.training.saved_models import (
     DIRECTORY,
     FILES,
@@ -48,6 +49,7 @@ from bert_jax.training.saved_models import (
     leaves_by_path,
     open_model,
     read_run,
+    read_whole,
 )
 from bert_jax.training.train_state import TrainState
 
@@ -134,7 +136,7 @@ class CheckpointStore:
                 self._clear()
         self._badness: dict[int, float] = {}
         for step in self.steps():
-            # Whoever cannot read the record of the best would remove the best.
+            # The machine must be able to read all records: the best is removed by one that takes another for it.
             with contextlib.suppress(DamagedCheckpoint, LookupError, TypeError, ValueError):
                 self._badness[step] = self.best_by.badness(self.record(step)["validation"])
 
@@ -216,6 +218,8 @@ class CheckpointStore:
         if self._is_main:
             publish(unfinished, self._path(step))
             self._prune()
+        # All processes see the same checkpoints, and so the same best, once they have waited.
+        await_all(f"checkpoint {step} has its name")
 
     def wait(self) -> None:
         """Waits until the last save is finished; raises a UserError if it could not be written."""
@@ -275,6 +279,7 @@ class CheckpointStore:
                 print(f"checkpoint {other} is damaged ({reason}): falling back to the one before", file=sys.stderr)
             if self._is_main:
                 self._tidy(damaged)
+            await_all("checkpoints are tidied")
             return step, state
         if damaged:
             newest = max(damaged)
@@ -296,7 +301,7 @@ class CheckpointStore:
             self._move_aside([*damaged, *halves])
             self._prune()
 
-    def _give_up_together(self, step: int, error: Exception) -> None:
+    def _give_up_together(self, step: int, error: Exception) -> NoReturn:
         """Raises the error of a checkpoint that one of several processes cannot read.
 
         The others may find their parts of it whole, and already wait for this process: they cannot fall back together,
@@ -305,6 +310,8 @@ class CheckpointStore:
         if isinstance(error, jax.errors.JaxRuntimeError):
             # Not the checkpoint but a process is lost.
             raise error
+        if why := passing_reason(error):
+            raise unreadable(f"checkpoint {step}", why) from error
         reason = f"checkpoint {step} is damaged ({one_line(error)})"
         if len(self.steps()) == 1:
             raise TrainingError(
@@ -319,16 +326,14 @@ class CheckpointStore:
         ) from error
 
     def _read(self, step: int, abstract_state: Any) -> Any:
-        # What one of several processes does again, the others would wait for in vain.
-        pauses = PAUSES if jax.process_count() == 1 else ()
-        return read_again(lambda: self._restore(step, abstract_state), f"checkpoint {step}", pauses)
+        if jax.process_count() > 1:
+            # One of several does nothing again: the others would not, and each would wait for the other.
+            return self._restore(step, abstract_state)
+        return read_again(lambda: self._restore(step, abstract_state), f"checkpoint {step}")
 
     def _restore(self, step: int, abstract_state: Any) -> Any:
         path = self._path(step)
-        checksums = read_run(path)["checksums"]
-        for item in (STATE, FILES):
-            if not (path / item).is_dir():
-                raise ValueError(f"{item} is missing")
+        checksums = read_whole(path)["checksums"]
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(_stored(abstract_state)))
         with patient_event_loops():
             state = self._checkpointer.restore(epath.Path(path), arguments)[STATE]

@@ -1,4 +1,4 @@
-"""What it means that a checkpoint could not be read: it is damaged, or the machine could not read it just now.
+"""The two reasons why a checkpoint cannot be read: it is damaged, or the machine cannot read it just now.
 
 A damaged checkpoint may be set aside. A disk that does not answer, a network share that is gone for a minute, or memory
 that runs out says nothing against the checkpoint: reading is tried again, and then the run ends with all as it was.
@@ -8,7 +8,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from bert_jax.errors import TrainingError
@@ -16,12 +16,13 @@ from bert_jax.errors import TrainingError
 Result = TypeVar("Result")
 
 # Before the second and later attempts, in seconds.
-PAUSES = (0.5, 2.0)
+_PAUSES = (0.5, 2.0)
 # Something is missing, or of another kind than it was: that comes from damage, not from the machine.
 _DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
-# Parts of what tensorstore and JAX say, which raise ValueError and RuntimeError for everything.
+# The words with which tensorstore and JAX begin, which raise ValueError and RuntimeError for everything.
 _PASSING = re.compile(
-    r"RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|CANCELLED|UNAUTHENTICATED|[Oo]ut of memory"
+    r"(RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|PERMISSION_DENIED|CANCELLED|UNAUTHENTICATED)\b|out of memory",
+    re.IGNORECASE,
 )
 
 
@@ -42,7 +43,7 @@ def passing_reason(error: BaseException) -> str | None:
     for one in _chain(error):
         if isinstance(one, MemoryError):
             return "out of memory"
-        if found := _PASSING.search(str(one)):
+        if found := _PASSING.match(str(one)):
             return found[0].lower().replace("_", " ")
     return None
 
@@ -56,19 +57,18 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def read_again(read: Callable[[], Result], what: str, pauses: Sequence[float] = PAUSES) -> Result:
+def read_again(read: Callable[[], Result], what: str) -> Result:
     """Returns what `read` returns, trying again where the machine could not read.
 
     Args:
         read: raises anything.
         what: names what is read, for the message.
-        pauses: seconds before the second and later attempts.
 
     Raises:
         TrainingError: the machine still cannot read.
         Exception: that of `read`, where what was read is damaged.
     """
-    for pause in (*pauses, None):
+    for pause in (*_PAUSES, None):
         try:
             return read()
         except Exception as error:  # orbax and tensorstore raise whatever a failure leads them to
@@ -76,12 +76,17 @@ def read_again(read: Callable[[], Result], what: str, pauses: Sequence[float] = 
             if reason is None:
                 raise
             if pause is None:
-                raise TrainingError(
-                    f"{what} cannot be read now ({reason}), which says nothing against it: nothing was moved; start"
-                    " again when the machine can read it"
-                ) from error
+                raise unreadable(what, reason) from error
         time.sleep(pause)
     raise AssertionError("the last attempt returns or raises")
+
+
+def unreadable(what: str, reason: str) -> TrainingError:
+    """Returns the error of what the machine cannot read just now, for a reason of `passing_reason`."""
+    return TrainingError(
+        f"{what} cannot be read now ({reason}), which says nothing against it: nothing was moved; start again when the"
+        " machine can read it"
+    )
 
 
 def one_line(error: BaseException) -> str:

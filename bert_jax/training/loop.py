@@ -231,28 +231,23 @@ def train(
 
     def next_batch(batches: Iterator[Any]) -> Any:
         with goodput.measure(DATA):
-            batch = next(batches)
+            try:
+                batch = next(batches)
+            except DataError:
+                # The steps so far are sound, and so is their state. Other processes, whose rows may be whole, would
+                # have to save it too; and an evaluation that its rows end is made up for by the steps before it.
+                if jax.process_count() == 1 and saved_step != step:
+                    reporter.flush()
+                    save(None)
+                    checkpoints.wait()
+                raise
             # The devices have not waited for what came while they were at work.
             if reporter.is_busy():
                 goodput.reclassify(STEPPING)
         return batch
 
-    @contextlib.contextmanager
-    def saving_before_bad_data() -> Iterator[None]:
-        try:
-            yield
-        except DataError:
-            # The steps so far are sound, and so is their state. Other processes, whose rows may be whole, would have
-            # to save it too.
-            if jax.process_count() == 1 and saved_step != step:
-                reporter.flush()
-                save(None)
-                checkpoints.wait()
-            raise
-
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(reporter.close)
-        cleanup.enter_context(saving_before_bad_data())
         cleanup.enter_context(goodput.measure(STEPPING))
         tracing = contextlib.ExitStack()
         cleanup.enter_context(tracing)

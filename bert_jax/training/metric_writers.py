@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bert_jax.durable_files import sync_folder
+from bert_jax.durable_files import UNFINISHED, hidden_sibling, publish, sync_folder
 from bert_jax.errors import UserError
 from bert_jax.text.json_files import JsonError, parse_json
 
@@ -108,6 +108,7 @@ class JsonLinesWriter:
                 print(f"warning: {self._path} was removed: the log goes on in a new file", file=sys.stderr)
                 self._file.close()
                 self._open()
+                sync_folder(self._path.parent)
             while line:
                 line = line[self._file.write(line) :]
 
@@ -122,28 +123,25 @@ class JsonLinesWriter:
         Either the old file or the new one is there at any moment.
 
         Raises:
-            UserError: a line that is no metrics line stands before one that is to be kept.
+            UserError: a line that is not one of metrics stands before one that is to be kept.
         """
         if step and not os.fstat(self._file.fileno()).st_size:
             print(f"warning: {self._path} is gone: the log, and the curves, begin after step {step}", file=sys.stderr)
         self._file.close()
-        temporary = self._path.with_name(self._path.name + ".cut")
+        unfinished = hidden_sibling(self._path, UNFINISHED)
         unreadable = None
         with _writing(self._path):
-            with open(self._path, "rb") as lines, open(temporary, "wb") as kept:
+            with open(self._path, "rb") as lines, open(unfinished, "wb") as kept:
                 for number, line in enumerate(lines, start=1):
                     record = parse_line(line)
                     if record is None:
                         unreadable = unreadable or number
                     elif record["step"] <= step:
                         if unreadable:
-                            temporary.unlink()
+                            unfinished.unlink()
                             raise UserError(f"{self._path}:{unreadable}: not a line of metrics; remove the line")
                         kept.write(line)
-                kept.flush()
-                os.fsync(kept.fileno())
-            os.replace(temporary, self._path)
-            sync_folder(self._path.parent)
+            publish(unfinished, self._path)
             self._open()
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ Finding one and reading what it says of itself imports no JAX, so that a user's 
 """
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +24,7 @@ _REMEDY = "use another one"
 
 
 class DamagedCheckpoint(ValueError):
-    """What is there cannot be a checkpoint as it was saved."""
+    """A folder that cannot be a checkpoint as it was saved."""
 
 
 def read_run(checkpoint: pathlib.Path) -> dict[str, Any]:
@@ -63,12 +64,23 @@ def _wrong_in(record: Any) -> str | None:
     return None
 
 
+def read_whole(checkpoint: pathlib.Path) -> dict[str, Any]:
+    """Returns what `read_run` does, of a checkpoint that has all its parts; raises as it does."""
+    record = read_run(checkpoint)
+    for item in (STATE, FILES):
+        if not (checkpoint / item).is_dir():
+            raise DamagedCheckpoint(f"{item} is missing")
+    return record
+
+
 def is_complete(checkpoint: pathlib.Path) -> bool:
-    """Whether a checkpoint's folder has all its parts, as far as that shows without reading arrays."""
-    if not all((checkpoint / item).is_dir() for item in (STATE, FILES)):
-        return False
+    """Whether a checkpoint's folder has all its parts, as far as that shows without reading arrays.
+
+    Raises:
+        TrainingError: the machine cannot read it just now.
+    """
     try:
-        read_again(lambda: read_run(checkpoint), str(checkpoint))
+        read_again(lambda: read_whole(checkpoint), str(checkpoint))
     except DamagedCheckpoint:
         return False
     return True
@@ -160,9 +172,24 @@ def holds_checkpoint(path: pathlib.Path) -> bool:
 
 
 def finished_steps(workdir: pathlib.Path) -> list[int]:
-    """The steps of a run's finished checkpoints, in order; some may be damaged."""
-    entries = (workdir / DIRECTORY).glob("*")
-    return sorted(int(entry.name) for entry in entries if entry.name.isdecimal() and entry.is_dir())
+    """The steps of a run's finished checkpoints, in order; some may be damaged.
+
+    Raises:
+        TrainingError: the machine cannot list them just now.
+    """
+
+    def listed() -> list[int]:
+        try:
+            with os.scandir(workdir / DIRECTORY) as entries:
+                return sorted(int(entry.name) for entry in entries if _is_step(entry.name) and entry.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    return read_again(listed, str(workdir / DIRECTORY))
+
+
+def _is_step(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and len(name) < 20
 
 
 def open_model(path: str | pathlib.Path, step: str = LATEST) -> SavedModel:
@@ -242,7 +269,5 @@ def _open_named(path: pathlib.Path) -> SavedModel:
 
 
 def _open(path: pathlib.Path) -> SavedModel:
-    run = read_again(lambda: read_run(path), str(path))
-    if not (path / STATE).is_dir():
-        raise DamagedCheckpoint(f"{STATE} is missing")
+    run = read_again(lambda: read_whole(path), str(path))
     return SavedModel(step=run["step"], run=run, files=path / FILES, path=path)

@@ -19,6 +19,7 @@ from launch.pretrain import main as pretrain
 from tests.artefacts.make_artefacts import finetuning, pretraining
 
 _ARCHIVES = sorted(pathlib.Path(__file__).parent.glob("*.tar.xz"))
+assert _ARCHIVES, "the archives are part of the repository"
 
 
 @pytest.fixture(scope="module", params=_ARCHIVES, ids=lambda path: path.name.partition(".")[0])

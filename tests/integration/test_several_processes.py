@@ -25,7 +25,7 @@ class Run:
     """Two processes of one run, each with fake devices of its own."""
 
     def __init__(self, arguments: list[str], outputs: pathlib.Path, devices: int, *others: list[str]):
-        """Starts them; `others` are more arguments for process 0, process 1."""
+        """Starts them: the launcher's name and its flags; `others` are more for process 0, process 1."""
         outputs.mkdir(parents=True, exist_ok=True)
         with socket.socket() as listener:
             listener.bind(("localhost", 0))
@@ -40,7 +40,14 @@ class Run:
         for index, log in enumerate(self.logs):
             flags = [f"--coordinator=localhost:{port}", "--num_processes=2", f"--process_id={index}"]
             flags += [f"--coordinator_timeout={_PATIENCE}", f"--heartbeat_timeout={_HEARTBEAT_TIMEOUT}"]
-            command = [sys.executable, "-m", "launch.pretrain", *arguments[1:], *flags, *(others or ([], []))[index]]
+            command = [
+                sys.executable,
+                "-m",
+                f"launch.{arguments[0]}",
+                *arguments[1:],
+                *flags,
+                *(others or ([], []))[index],
+            ]
             with open(log, "wb") as file:
                 self.processes.append(
                     subprocess.Popen(command, cwd=_ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
@@ -106,6 +113,19 @@ def test_two_processes_have_the_losses_of_one(tmp_path, pretrain_arguments, fini
         assert said in run.output(0) and said not in run.output(1)
     assert all(len(list(split.iterdir())) == 1 for split in (workdir / "tensorboard").iterdir())
     assert sorted(os.listdir(workdir / "checkpoints")) == sorted(os.listdir(finished_run / "checkpoints"))
+
+
+@pytest.mark.slow
+def test_two_processes_tune_and_know_the_same_best(tmp_path, finished_run):
+    """Also of a checkpoint that only process 0 gives its name, once it is on disk."""
+    rows = [f"{word} kera losa,{word}" for word in ("bana", "mita") * 8]
+    (tmp_path / "train.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    files = [f"--train={tmp_path}/train.csv", f"--dev={tmp_path}/train.csv", f"--init_from={finished_run}"]
+    recipe = ["--epochs=1", "--batch_size=4", "--max_seq_len=16", "--gin_param=finetune.evaluations_per_epoch=4"]
+    recipe += ["--gin_param=finetune.padded_lengths=1", "--gin_param=finetune.keep_checkpoints=1"]
+    with Run(["finetune", *files, *recipe, f"--workdir={tmp_path}/run"], tmp_path / "outputs", 1) as run:
+        assert run.wait() == [0, 0], run.output(0) + run.output(1)
+    assert "the best checkpoint is that of step" in run.output(0)
 
 
 @pytest.mark.slow

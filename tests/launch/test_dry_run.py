@@ -35,7 +35,7 @@ def test_a_new_run(tmp_path, monkeypatch, capsys, pretrain):
         r"the run would begin and end at step 12",
         r"compiled in [\d.]+ s",
         r"first batch: 4 rows of 32 tokens, read in [\d.]+ s",
-        r"memory of a step, on each device: [\d.]+ MiB \(state and batch [\d.]+ MiB, within the step [\d.]+ MiB\)",
+        r"memory of a step, on each device: [\d.]+ MiB \(state and batch [\d.]+ MiB, within the step [\d.]+ MiB\) of [\d.]+ GiB",
         rf"dry run: nothing was trained, and nothing was written to {tmp_path}/new/run",
     ):
         assert re.search(rf"^{line}$", printed, flags=re.MULTILINE), line

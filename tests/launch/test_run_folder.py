@@ -24,7 +24,7 @@ def test_run_json_is_restored_from_a_checkpoint(tmp_path, capsys, pretrain, fini
     assert "pretrain.seed is 5, but the run in" in capsys.readouterr().err
     assert pretrain(run) == 0
     output = capsys.readouterr().out
-    assert f"{path} is {'missing' if problem == 'missing' else 'damaged'}: restored from checkpoint 12" in output
+    assert f"{path} is {'missing' if problem == 'missing' else 'damaged'}: checkpoint 12 says what the run is" in output
     assert read_identity(run) == read_identity(finished_run)
 
 

@@ -234,6 +234,8 @@ _GLOO = "UNKNOWN: Gloo all-reduce failed: [gloo/transport/tcp/pair.cc:547] Conne
         (_caused(ValueError("cannot save"), ValueError(_GLOO)), True),
         (_caused(RuntimeError("cannot save"), jax.errors.JaxRuntimeError("UNAVAILABLE")), True),
         (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"), False),
+        (jax.errors.JaxRuntimeError("INVALID_ARGUMENT: a program that cannot be compiled"), False),
+        (OSError("cannot read /data/igloo/rows"), False),
         (ValueError("shapes do not fit"), False),
         (_caused(UserError("a checkpoint is damaged"), jax.errors.JaxRuntimeError("DATA_LOSS")), False),
         (_caused(TrainingError("not finite"), ValueError(_GLOO)), False),

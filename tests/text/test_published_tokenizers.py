@@ -127,7 +127,7 @@ def test_ours_comes_before_the_files_of_others(directory):
         ({"model": {"type": "Unigram", "vocab": [["a", -1.0]]}}, "its model is Unigram, not WordPiece"),
         ({"model": None}, "its model is missing"),
         ({"model": []}, "its model is missing"),
-        ({"model": "WordPiece"}, "model is no JSON object"),
+        ({"model": "WordPiece"}, "model is not a JSON object"),
         ({"normalizer": {"type": "Lowercase"}}, "its normalizer is Lowercase, not BertNormalizer"),
         ({"normalizer": None}, "its normalizer is missing"),
         ({"pre_tokenizer": {"type": "Whitespace"}}, "its pre_tokenizer is Whitespace"),

@@ -16,6 +16,7 @@ from bert_jax import durable_files
 from bert_jax.errors import TrainingError, UserError
 from bert_jax.training import failed_reads
 from bert_jax.training.checkpoints import CheckpointStore, open_model
+from bert_jax.training.saved_models import holds_checkpoint
 from bert_jax.training.train_state import TrainState
 
 
@@ -427,3 +428,15 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path, saved, capfd):
     gc.collect()
     error = capfd.readouterr().err
     assert error.startswith("checkpoint 3 is damaged (DATA_LOSS") and error.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_listed_is_not_one_without_checkpoints(saved, monkeypatch):
+    """A run would begin again there."""
+    monkeypatch.setattr(failed_reads.time, "sleep", lambda seconds: None)
+
+    def fail(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(TrainingError, match=r"checkpoints cannot be read now \(Permission denied\)"):
+        holds_checkpoint(saved)

@@ -192,20 +192,30 @@ def test_profile(tmp_path):
     assert [line[0] for line in _log(tmp_path)] == list(range(1, 7))
 
 
-@pytest.mark.parametrize("where", ["batches", "evaluation"])
-def test_damaged_data_end_the_run_once_its_state_is_saved(tmp_path, where):
-    def damaged(*arguments):
+def test_damaged_rows_end_the_run_once_its_state_is_saved(tmp_path):
+    phase = _phase(0, 6)
+    sound = phase.batches
+
+    def batches(at: int):
+        yield from itertools.islice(sound(at), 4 - at)
         raise DataError("shard 3 is damaged")
 
-    phase = _phase(0, 6, evaluate=damaged if where == "evaluation" else None)
-    if where == "batches":
-        sound = phase.batches
-
-        def batches(at: int):
-            yield from itertools.islice(sound(at), 4 - at)
-            damaged()
-
-        phase = dataclasses.replace(phase, batches=batches)
     with pytest.raises(DataError, match="shard 3"):
-        _run(tmp_path, [phase], cadence=(1, 4, 3))
+        _run(tmp_path, [dataclasses.replace(phase, batches=batches)], cadence=(1, 0, 3))
     assert _saved(tmp_path) == [3, 4] and [line[0] for line in _log(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_damaged_rows_of_an_evaluation_leave_it_to_be_made_again(tmp_path):
+    """A state that was saved there would go on without it, or be the last of a run that never was evaluated."""
+
+    def damaged(params):
+        raise DataError("shard 3 is damaged")
+
+    with pytest.raises(DataError, match="shard 3"):
+        _run(tmp_path / "run", [_phase(0, 6, evaluate=damaged)], cadence=(1, 5, 3))
+    assert _saved(tmp_path / "run") == [3]
+    sound = _phase(0, 6, evaluate=lambda params: {"loss": float(params)})
+    (tmp_path / "run/metrics.jsonl").unlink()
+    _run(tmp_path / "run", [sound], cadence=(1, 5, 3), start=3)
+    _run(tmp_path / "whole", [sound], cadence=(1, 5, 3))
+    assert _log(tmp_path / "run") == [line for line in _log(tmp_path / "whole") if line[0] > 3]
