@@ -29,13 +29,13 @@ def test_a_new_run(tmp_path, monkeypatch, capsys, pretrain):
     _forbid_training(monkeypatch)
     capsys.readouterr()
     assert pretrain(tmp_path / "new" / "run", dry_run="true") == 0
-    printed = capsys.readouterr().out
+    printed, size = capsys.readouterr().out, r"[\d.]+ [KMG]iB"
     for line in (
         r"[\d,]+ parameters on 1 cpu device\(s\)",
         r"the run would begin and end at step 12",
         r"compiled in [\d.]+ s",
         r"first batch: 4 rows of 32 tokens, read in [\d.]+ s",
-        r"memory of a step, on each device: [\d.]+ MiB \(state and batch [\d.]+ MiB, within the step [\d.]+ MiB\) of [\d.]+ GiB",
+        rf"memory of a step, on each device: {size} \(state and batch {size}, within the step {size}\) of {size}",
         rf"dry run: nothing was trained, and nothing was written to {tmp_path}/new/run",
     ):
         assert re.search(rf"^{line}$", printed, flags=re.MULTILINE), line
