@@ -28,6 +28,7 @@ from benchmarks.faults.verbs import ROOT, VERBS, Verb, environment, make_inputs
 _SOURCE = pathlib.Path(__file__).with_name("kill_at.c")
 # After so many, the verb is left alone: one that begins again each time would never end.
 _MOST_KILLS_OF_A_TRIAL = 6
+_TRIALS_OF_A_LINE = 5
 
 
 def build(folder: pathlib.Path) -> pathlib.Path:
@@ -122,6 +123,8 @@ def campaign(verb: Verb, inputs: pathlib.Path, folder: pathlib.Path, kills: int,
         assert sorted(os.listdir(output.parent)) == names, sorted(os.listdir(output.parent))
         shutil.rmtree(output.parent)
         trials += 1
+        if trials % _TRIALS_OF_A_LINE == 0:
+            print(f"  {len(landed)} of {kills} kills in {trials} outputs so far", file=sys.stderr, flush=True)
     return {"kills": len(landed), "trials": trials, "operations": operations, "moments": len(set(landed))}
 
 

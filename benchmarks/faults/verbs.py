@@ -108,8 +108,9 @@ def _sweep_check(workdir: pathlib.Path) -> int:
 
 def _sweep(workdir: pathlib.Path) -> dict[str, Any]:
     results = json.loads((workdir / "results.json").read_text())
-    for run in results["runs"]:
-        run.pop("seconds", None)
+    for one in (*results["runs"], *results["settings"]):
+        for clock in ("seconds", "minutes_per_run"):
+            one.pop(clock, None)
     return {"results": results, **{run.name: _run(run) for run in sorted(workdir.glob("*/"))}}
 
 
