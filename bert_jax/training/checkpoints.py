@@ -50,6 +50,7 @@ from bert_jax.training.saved_models import (
     open_model,
     read_run,
     read_whole,
+    with_digest,
 )
 from bert_jax.training.train_state import TrainState
 
@@ -200,7 +201,9 @@ class CheckpointStore:
             "checksums": checksums,
         }
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(_stored(state)), run=ocp.args.JsonSave(record), files=FilesSave(files)
+            state=ocp.args.StandardSave(_stored(state)),
+            run=ocp.args.JsonSave(with_digest(record)),
+            files=FilesSave(files),
         )
         self.wait()
         if validation:
@@ -395,7 +398,7 @@ def write_model(path: pathlib.Path, parameters: Any, run: Mapping[str, Any], fil
         checksums |= checksum
     record = {**run, "checksums": checksums}
     items = ocp.args.Composite(
-        **{STATE: ocp.args.PyTreeSave(state), RUN: ocp.args.JsonSave(record), FILES: FilesSave(files)}
+        **{STATE: ocp.args.PyTreeSave(state), RUN: ocp.args.JsonSave(with_digest(record)), FILES: FilesSave(files)}
     )
     registry = _handler_registry()
     # Trained weights hardly shrink, and compressing them takes three times as long and all of the model's size again.

@@ -4,6 +4,8 @@ Finding one and reading what it says of itself imports no JAX, so that a user's 
 """
 
 import dataclasses
+import hashlib
+import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -18,6 +20,8 @@ from bert_jax.training.failed_reads import one_line, passing_reason, read_again
 DIRECTORY = "checkpoints"
 STATE, RUN, FILES = "state", "run", "files"
 _RUN_FILE = "metadata"  # what orbax's JsonCheckpointHandler calls its file
+# The record's own checksum in it.
+_DIGEST = "record_sha256"
 # Which checkpoint of a run, beside the number of a step.
 LATEST, BEST, BEST_OR_LATEST = "latest", "best", "best or latest"
 _REMEDY = "use another one"
@@ -35,6 +39,8 @@ def read_run(checkpoint: pathlib.Path) -> dict[str, Any]:
         OSError: the machine could not read it.
     """
     path = checkpoint / RUN / _RUN_FILE
+    if path.exists() and not path.is_file():
+        raise DamagedCheckpoint(f"{RUN}/{_RUN_FILE} is not a file")
     try:
         record = parse_json(path.read_bytes())
     except OSError as error:
@@ -49,10 +55,24 @@ def read_run(checkpoint: pathlib.Path) -> dict[str, Any]:
     return record
 
 
+def with_digest(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a checkpoint's record with the sha256 of all else that it says, by which `read_run` knows it again."""
+    return {**record, _DIGEST: _digest(record)}
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    # As it comes back from JSON: tuples have become lists, and names strings.
+    saved = {name: value for name, value in json.loads(json.dumps(record)).items() if name != _DIGEST}
+    return hashlib.sha256(json.dumps(saved, sort_keys=True).encode()).hexdigest()
+
+
 def _wrong_in(record: Any) -> str | None:
     """Says what a checkpoint's record lacks of all that every reader relies on; None if that is there."""
     if not isinstance(record, dict):
         return "is not a JSON object"
+    # Checkpoints of before 2026-11-28 have none.
+    if record.get(_DIGEST, None) not in (None, _digest(record)):
+        return "is not as it was saved: its checksum differs"
     for name, kind in (("step", int), ("checksums", dict), ("validation", dict | None)):
         if name not in record or not isinstance(record[name], kind) or isinstance(record[name], bool):
             return f"does not say its {name}"
@@ -65,8 +85,12 @@ def _wrong_in(record: Any) -> str | None:
 
 
 def read_whole(checkpoint: pathlib.Path) -> dict[str, Any]:
-    """Returns what `read_run` does, of a checkpoint that has all its parts; raises as it does."""
+    """Returns what `read_run` does, of a checkpoint that has all its parts and its own name; raises as it does."""
+    if not checkpoint.is_dir():
+        raise DamagedCheckpoint("it is not a folder")
     record = read_run(checkpoint)
+    if checkpoint.parent.name == DIRECTORY and checkpoint.name not in ("", str(record["step"])):
+        raise DamagedCheckpoint(f"it holds step {record['step']}, and is not the one that was saved under this name")
     for item in (STATE, FILES):
         if not (checkpoint / item).is_dir():
             raise DamagedCheckpoint(f"{item} is missing")
@@ -149,7 +173,10 @@ class SavedModel:
 
         name = "ema" if any(path.startswith("ema/") for path in self.run["checksums"]) else "params"
         with patient_event_loops(), ocp.PyTreeCheckpointer() as checkpointer:
-            metadata = checkpointer.metadata(self.path / STATE).item_metadata.tree[name]
+            metadata = checkpointer.metadata(self.path / STATE).item_metadata
+            if metadata is None:
+                raise ValueError(f"what {STATE} says of its arrays cannot be read")
+            metadata = metadata.tree[name]
             if abstract_parameters is None:
                 device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
                 abstract_parameters = jax.tree.map(
@@ -172,7 +199,7 @@ def holds_checkpoint(path: pathlib.Path) -> bool:
 
 
 def finished_steps(workdir: pathlib.Path) -> list[int]:
-    """The steps of a run's finished checkpoints, in order; some may be damaged.
+    """The steps that a run has finished checkpoints of, in order; some may be damaged, or be no folders.
 
     Raises:
         TrainingError: the machine cannot list them just now.
@@ -181,7 +208,7 @@ def finished_steps(workdir: pathlib.Path) -> list[int]:
     def listed() -> list[int]:
         try:
             with os.scandir(workdir / DIRECTORY) as entries:
-                return sorted(int(entry.name) for entry in entries if _is_step(entry.name) and entry.is_dir())
+                return sorted(int(entry.name) for entry in entries if _is_step(entry.name))
         except (FileNotFoundError, NotADirectoryError):
             return []
 

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from bert_jax.interop.pretrained import open_pretrained
+from bert_jax.training.saved_models import with_digest
 from launch import fill_mask
 from launch.convert import main
 
@@ -92,7 +93,7 @@ def test_an_architecture_that_hugging_face_lacks(tmp_path, capsys, finished_run)
     path = tmp_path / "source/run/metadata"
     run = json.loads(path.read_text())
     run["architecture"]["pooling"] = "mean"
-    path.write_text(json.dumps(run))
+    path.write_text(json.dumps(with_digest(run)))
     assert _convert(tmp_path / "source", tmp_path / "target", "huggingface") == 2
     assert "has no pooling='mean'" in capsys.readouterr().err and not (tmp_path / "target").exists()
 

@@ -440,3 +440,53 @@ def test_a_folder_that_cannot_be_listed_is_not_one_without_checkpoints(saved, mo
     monkeypatch.setattr(os, "scandir", fail)
     with pytest.raises(TrainingError, match=r"checkpoints cannot be read now \(Permission denied\)"):
         holds_checkpoint(saved)
+
+
+@pytest.mark.parametrize(("old", "new"), [('"loss": 2.0', '"loss": 9.0'), ('"x": 1', '"x": 2')])
+def test_a_number_that_changed_in_a_record_is_damage(tmp_path, saved, old, new):
+    """Another model would be the best, or be read as another architecture; records of before had no checksum."""
+    run = tmp_path / "run"
+    shutil.copytree(saved, run)
+    path = run / "checkpoints/2/run/metadata"
+    assert path.read_text().count(old) == 1
+    path.write_text(path.read_text().replace(old, new))
+    model = open_model(run, "best")
+    assert model.step == 3 and "not as it was saved" in model.skipped[2]
+    record = json.loads(path.read_text())
+    del record["record_sha256"]
+    path.write_text(json.dumps(record))
+    assert not open_model(run, "best").skipped
+
+
+@pytest.mark.parametrize("kind", ["a file", "a link to another", "a copy of another", "a pipe in it"])
+def test_what_has_the_name_of_a_checkpoint_and_is_another_thing_is_damage(tmp_path, capsys, saved, kind):
+    run = tmp_path / "run"
+    shutil.copytree(saved, run)
+    place = run / "checkpoints/3"
+    if kind == "a pipe in it":
+        (place / "run/metadata").unlink()
+        os.mkfifo(place / "run/metadata")
+    else:
+        shutil.rmtree(place)
+        if kind == "a file":
+            place.write_text("x")
+        elif kind == "a link to another":
+            place.symlink_to(run / "checkpoints/1")
+        else:
+            shutil.copytree(run / "checkpoints/1", place)
+    model = open_model(run)
+    assert model.step == 2 and set(model.skipped) == {3}
+    with pytest.raises(UserError, match="checkpoints/3 is not a readable checkpoint"):
+        open_model(run, "3")
+    store = CheckpointStore(run, 10)
+    assert store.restore_latest(_abstract(_state(1)))[0] == 2
+    store.save(3, _state(3), {}, {}, None)
+    store.close()
+    assert _steps(run) == [1, 2, 3] and os.listdir(run / "damaged_checkpoints") == ["3"]
+
+
+def test_a_checkpoint_may_lie_elsewhere_behind_a_link(tmp_path, saved):
+    shutil.copytree(saved, tmp_path / "run")
+    (tmp_path / "run/checkpoints/3").rename(tmp_path / "elsewhere")
+    (tmp_path / "run/checkpoints/3").symlink_to(tmp_path / "elsewhere")
+    assert open_model(tmp_path / "run").step == 3
