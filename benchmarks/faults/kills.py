@@ -114,8 +114,12 @@ def campaign(verb: Verb, inputs: pathlib.Path, folder: pathlib.Path, kills: int,
 
         def moments(first: int = firsts[trials]) -> Iterator[int]:
             yield first
+            left = operations - first
             while True:
-                yield draw.randint(1, operations)
+                # Later ones within what a resumed run has left to do, more or less.
+                moment = draw.randint(1, max(left, operations // 20, 1))
+                left -= moment
+                yield moment
 
         landed += trial(killer, verb, output, moments(), _MOST_KILLS_OF_A_TRIAL)
         found = verb.result(output)
