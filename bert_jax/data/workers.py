@@ -72,10 +72,11 @@ def ordered_map(
             f"a worker process was killed, perhaps for want of memory: try again with fewer than --workers={workers}"
         ) from None
     finally:
-        # After the last result none is left. Otherwise nobody waits for what they are at.
+        # After the last result none is left. Otherwise nobody waits for what they are at; and once they are gone, the
+        # executor's own end is a matter of milliseconds, and may be interrupted.
         with _ignoring_interruptions():
             context.end_workers()
-            executor.shutdown(wait=False, cancel_futures=True)
+        executor.shutdown(cancel_futures=True)
 
 
 class _WorkerContext(multiprocessing.context.SpawnContext):
