@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator
 
@@ -107,6 +108,19 @@ def remove_folder(path: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
+def library_os_errors() -> Iterator[None]:
+    """Raises as OSError what a library in Rust makes of one: an exception of its own that ends in "(os error 28)"."""
+    try:
+        yield
+    except Exception as error:  # the type differs by library, down to Exception itself
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if not found:
+            raise
+        code = int(found[1])
+        raise OSError(code, os.strerror(code)) from error
+
+
+@contextlib.contextmanager
 def unfinished_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields an empty folder beside `target`; the caller publishes it, or what lies in it, as `target`.
 
@@ -122,6 +136,9 @@ def unfinished_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
             for entry in folder.iterdir():
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
             yield folder
+    except BrokenPipeError:
+        # Of what is printed meanwhile: no file is a pipe.
+        raise
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}; make room, or choose another") from error
 

@@ -6,8 +6,11 @@ and a user's mistake becomes one line on standard error and exit code 2.
 
 import contextlib
 import errno
+import gc
 import math
 import os
+import select
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -16,11 +19,13 @@ from absl import flags, logging
 
 from bert_jax.errors import TrainingError, UserError
 from bert_jax.parallel.memory import describe_shortage
-from bert_jax.parallel.processes import end_process, process_group
+from bert_jax.parallel.processes import end_process, leave_now, process_group
 
 FAILED = 1
 USER_ERROR = 2
 INTERRUPTED = 130
+# Nobody reads the output any more: the code of a process that SIGPIPE ends.
+UNREAD = 141
 # A line that quotes a longer value is cut in the middle.
 _LONGEST_LINE = 1200
 # Errors of the machine rather than of the program: no room, or no permission to write; or a path that cannot be,
@@ -36,6 +41,8 @@ def run(
     execute: Callable[[flags.FlagValues], int | None],
 ) -> int:
     """Parses `argv`, runs `execute` on the flags and returns the process's exit code.
+
+    An interrupted launcher whose `argv` is `sys.argv` itself, the launcher of this process, ends the process here.
 
     Args:
         argv: program name and arguments, as in `sys.argv`.
@@ -66,6 +73,9 @@ def run(
     except TrainingError as error:
         return _fail(error, FAILED)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _silence_unread_output():
+            end_process(UNREAD, "nobody reads its output any more")
+            return UNREAD
         if line := describe_shortage(error):
             return _fail(TrainingError(line), FAILED)
         if error.errno in _NO_PATH:
@@ -75,14 +85,22 @@ def run(
             raise
         return _fail(UserError(f"cannot write {error.filename or 'a file'}: {error.strerror}"), USER_ERROR)
     except KeyboardInterrupt:
+        if argv is sys.argv:
+            # It is ending: another one would only break off what the next lines do.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("interrupted", file=sys.stderr)
         end_process(INTERRUPTED, "interrupted")
-        return INTERRUPTED
     except Exception as error:
         if line := describe_shortage(error):
             return _fail(TrainingError(line), FAILED)
         _end_with_traceback(error)
         raise
+    if argv is sys.argv:
+        # XLA's threads may be at work, and crash when the interpreter is torn down under them. What was interrupted is
+        # collected first: temporary folders go with the objects that hold them.
+        gc.collect()
+        leave_now(INTERRUPTED)
+    return INTERRUPTED
 
 
 def _parse(argv: Sequence[str], values: flags.FlagValues) -> None:
@@ -109,6 +127,24 @@ def _size_terminal() -> None:
     with contextlib.suppress(OSError, termios.error):
         if os.get_terminal_size(sys.stderr.fileno()) == (0, 0):
             termios.tcsetwinsize(sys.stderr.fileno(), (24, 100))
+
+
+def _silence_unread_output() -> bool:
+    """Has standard output and error lead nowhere where nobody reads them any more; returns whether that is so."""
+    found = False
+    for stream in (sys.stdout, sys.stderr):
+        # A notebook's stream has no descriptor.
+        with contextlib.suppress(OSError):
+            descriptor = stream.fileno()
+            poll = select.poll()
+            poll.register(descriptor, 0)
+            if any(state & (select.POLLERR | select.POLLHUP) for _, state in poll.poll(0)):
+                found = True
+                # What could not be written may still be there, and would be written again at the end.
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+    return found
 
 
 def _fail(error: Exception, code: int) -> int:

@@ -1,8 +1,10 @@
 """Fixtures for every test: real data beside the repository, programs compiled once for all runs, and small batches."""
 
+import contextlib
 import os
 import pathlib
-from collections.abc import Sequence
+import resource
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +40,22 @@ def shared_data() -> pathlib.Path:
     if not data.is_dir():
         pytest.skip(f"needs the shared data folder: no {data} (or set BERT_JAX_SHARED)")
     return data
+
+
+@pytest.fixture(scope="session")
+def short_files() -> Callable[[int], contextlib.AbstractContextManager[None]]:
+    """Makes a context in which no file can get more than so many bytes, whoever writes it: a disk that is full."""
+
+    @contextlib.contextmanager
+    def limit(size: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limit
 
 
 class Pair(NamedTuple):

@@ -10,6 +10,7 @@ import pytest
 from bert_jax import durable_files
 from bert_jax.durable_files import (
     check_can_write,
+    library_os_errors,
     make_folder,
     publish,
     remove_folder,
@@ -154,3 +155,19 @@ def test_a_folder_of_the_same_name_that_came_after_is_left_alone(tmp_path):
         folder.mkdir()
         (folder / "its").write_bytes(b"1")
     assert (tmp_path / ".model.unfinished/its").exists() and (tmp_path / "model").is_dir()
+
+
+def test_an_error_of_the_system_that_a_library_renamed_is_one_again():
+    with pytest.raises(OSError, match="No space left on device") as caught, library_os_errors():
+        raise Exception("I/O error: No space left on device (os error 28)")
+    assert caught.value.errno == errno.ENOSPC and caught.value.strerror == "No space left on device"
+    for error in (ValueError("os error"), RuntimeError("28"), OSError(errno.EIO, "Input/output error")):
+        with pytest.raises(type(error)) as caught, library_os_errors():
+            raise error
+        assert caught.value is error
+
+
+def test_a_pipe_that_breaks_while_a_folder_is_written_is_not_the_folders_fault(tmp_path):
+    with pytest.raises(BrokenPipeError), unfinished_folder(tmp_path / "folder"):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    assert list(tmp_path.iterdir()) == []

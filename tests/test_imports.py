@@ -78,7 +78,7 @@ def test_text_needs_no_jax_and_no_tensorflow(repository_root):
 
 
 # The modules that lie under all rooms.
-_FOUNDATIONS = {"config", "errors", "durable_files", "numerics"}
+_FOUNDATIONS = {"config", "errors", "durable_files", "numerics", "parent_process"}
 # Each room may import those to its right; `launch` may import all of them.
 _ROOMS = {
     "text": set(),

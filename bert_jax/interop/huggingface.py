@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax.config import BertConfig
+from bert_jax.durable_files import library_os_errors
 from bert_jax.errors import UserError
 from bert_jax.interop.json_config import bert_config, shared_fields
 from bert_jax.interop.names import HUGGINGFACE
@@ -286,7 +287,8 @@ def write_directory(
     if model_class == "BertModel":
         # The class itself is saved without the prefix that it has inside the others.
         tensors = {name.removeprefix("bert."): array for name, array in tensors.items()}
-    save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    with library_os_errors():
+        save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     if tokenizer is not None:
         write_tokenizer(tokenizer, directory)
 

@@ -207,7 +207,7 @@ def _give_up(where: str, timeout: float) -> None:
         " same --num_processes and each with its own --process_id",
         file=sys.stderr,
     )
-    _leave_now(_USER_ERROR)
+    leave_now(_USER_ERROR)
 
 
 def agree_on(topic: str, values: Mapping[str, Any]) -> None:
@@ -292,7 +292,7 @@ def end_process(code: int, line: str) -> None:
         return
     _group.leaving.set()
     _say_farewell(code, line)
-    _leave_now(code)
+    leave_now(code)
 
 
 @contextlib.contextmanager
@@ -371,13 +371,15 @@ def _watch(group: ProcessGroup) -> None:
         _silence_garbage_collection()
         print(f"error: process {key.rpartition('/')[2]} ended the run: {record['line']}", file=sys.stderr)
         _say_farewell(record["code"], record["line"])
-        _leave_now(record["code"])
+        leave_now(record["code"])
 
 
-def _leave_now(code: int) -> None:
-    """Ends the process without JAX's exit, which waits for the others."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+def leave_now(code: int) -> None:
+    """Ends the process without the interpreter's exit, and JAX's, which waits for the others of a run."""
+    for stream in (sys.stdout, sys.stderr):
+        # Its reader may be gone.
+        with contextlib.suppress(OSError):
+            stream.flush()
     os._exit(code)
 
 

@@ -5,13 +5,13 @@ Python could turn into a line, and the last that one reads is a stack of address
 neither JAX nor threads, passes on signals and the exit code, and says what happened where the child could not.
 """
 
-import ctypes
 import os
 import signal
 import sys
 
+from bert_jax.parent_process import end_with_parent
+
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _LOST = (
     "another process of the run was lost, and this one was ended (what is above names it). Start all of them again: the"
@@ -34,7 +34,7 @@ def supervise() -> None:
     child = os.fork()
     if child == 0:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        _die_with(parent)
+        end_with_parent(parent)
         return
     # A terminal sends it to both.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -46,14 +46,6 @@ def supervise() -> None:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             os._exit(_report(status))
-
-
-def _die_with(parent: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # It may have been gone by then.
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _report(status: int) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bert_jax.durable_files import library_os_errors
 from bert_jax.errors import UserError
 from bert_jax.text import tokenizer as base
 from bert_jax.text.files import read_bounded
@@ -127,7 +128,8 @@ class WordPieceTokenizer(base.Tokenizer):
             [AddedToken(token, special=True, normalized=False) for token in base.SPECIAL_TOKENS]
         )
         published.post_processor = processors.BertProcessing((base.SEP, self.sep_id), (base.CLS, self.cls_id))
-        published.save(str(directory / "tokenizer.json"))
+        with library_os_errors():
+            published.save(str(directory / "tokenizer.json"))
         base.write_json(
             directory / "tokenizer_config.json",
             {

@@ -1,6 +1,7 @@
 """Hugging Face directories: bit for bit there and back, every variant that is about, and what is refused."""
 
 import dataclasses
+import errno
 import json
 import pathlib
 
@@ -61,6 +62,12 @@ def test_padding_is_zeros_and_not_written(tmp_path, example):
     loaded = paths(open_pretrained(directory).load_parameters())
     for name in ("bert/embeddings/word_embeddings/embedding", "masked_lm/bias"):
         assert len(loaded[name]) == 128 and not loaded[name][37:].any() and loaded[name][:37].all()
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path, example, short_files):
+    with short_files(4000), pytest.raises(OSError, match="File too large") as caught:
+        example().write(tmp_path / "model")
+    assert caught.value.errno == errno.EFBIG
 
 
 def test_what_transformers_reads(tmp_path, example, tokenizer):

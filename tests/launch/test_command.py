@@ -1,6 +1,10 @@
 """How launchers begin and end: flags, one line for a mistake, exit codes."""
 
 import errno
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 from absl import flags
@@ -77,3 +81,73 @@ def test_failures_are_one_line(capsys, error, code, line):
 def test_mistakes_of_the_program_keep_their_traceback(error):
     with pytest.raises(type(error)):
         run(["x"], "A launcher.", _define, _raises(error))
+
+
+_INTERRUPTED = """
+import sys, tempfile, threading, time, weakref
+from launch.command import run
+
+class Holder:
+    def __init__(self):
+        self.itself = self
+        folder = tempfile.TemporaryDirectory(dir=sys.argv[0])
+        weakref.finalize(self, folder.cleanup)
+
+def execute(values):
+    holder = Holder()
+    # An interpreter that ends waits for such a thread, as it tears down what XLA's threads use.
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    print("working", end="")
+    sys.stdout.flush()
+    time.sleep(600)
+
+sys.argv = sys.argv[1:]
+sys.exit(run(sys.argv, "A launcher.", lambda values: None, execute))
+"""
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_an_interrupted_process_ends_at_once_and_leaves_nothing(tmp_path, repository_root, times):
+    command = [sys.executable, "-c", _INTERRUPTED, str(tmp_path)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=repository_root, text=True, **pipes) as process:
+        try:
+            assert process.stdout.read(len("working")) == "working" and len(list(tmp_path.iterdir())) == 1
+            for _ in range(times):
+                process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130 and errors == "interrupted\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def _unread_stream():
+    reader, writer = os.pipe()
+    os.close(reader)
+    return os.fdopen(writer, "w")
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_output_that_nobody_reads_ends_a_launcher_quietly(monkeypatch, capsys, name):
+    def execute(values):
+        print("a line", file=getattr(sys, name), flush=True)
+        raise AssertionError
+
+    with monkeypatch.context() as patch, _unread_stream() as stream:
+        patch.setattr(sys, name, stream)
+        assert run(["x"], "A launcher.", _define, execute) == 141
+        print("more", file=stream, flush=True)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_help_that_nobody_reads(repository_root):
+    with _unread_stream() as stream:
+        command = [sys.executable, "-m", "launch.prepare", "--help"]
+        done = subprocess.run(command, stdout=stream, stderr=subprocess.PIPE, text=True, cwd=repository_root)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_pipe_of_its_own_that_breaks_is_a_mistake_of_the_program():
+    with pytest.raises(BrokenPipeError):
+        run(["x"], "A launcher.", _define, _raises(BrokenPipeError(errno.EPIPE, "Broken pipe")))

@@ -98,6 +98,15 @@ def test_an_architecture_that_hugging_face_lacks(tmp_path, capsys, finished_run)
     assert "has no pooling='mean'" in capsys.readouterr().err and not (tmp_path / "target").exists()
 
 
+def test_a_full_disk_is_one_line(tmp_path, capsys, exported, short_files):
+    target = tmp_path / "folder" / "model"
+    with short_files(4000):
+        assert _convert(exported, target, "huggingface") == 2
+    error = capsys.readouterr().err
+    assert error == f"error: cannot write {target}: File too large; make room, or choose another\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

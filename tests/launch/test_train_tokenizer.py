@@ -223,3 +223,15 @@ def test_as_a_command(corpus, tmp_path):
 def test_help(capsys):
     assert run("--help") == 0
     assert "--vocab_size" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_one_line(tmp_path, capsys, short_files):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(str, range(500))]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    target = tmp_path / "folder" / "tokenizer"
+    # Room for the vocabulary, which Python writes, but not for the library's own file.
+    with short_files(4000):
+        assert run(f"--vocab_file={tmp_path}/vocab.txt", f"--output={target}") == 2
+    error = capsys.readouterr().err
+    assert error == f"error: cannot write {target}: File too large; make room, or choose another\n"
+    assert not target.parent.exists()

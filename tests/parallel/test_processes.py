@@ -406,7 +406,7 @@ def test_a_failure_is_told_to_the_others(monkeypatch, capsys):
         codes.append(code)
         group.leaving.set()
 
-    monkeypatch.setattr(processes, "_leave_now", leave)
+    monkeypatch.setattr(processes, "leave_now", leave)
     processes._watch(group)
     assert codes == [2]
     assert capsys.readouterr().err == "error: process 0 ended the run: cannot write a file\n"
