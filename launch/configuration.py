@@ -40,22 +40,44 @@ _LARGEST_FILE = 1 << 20
 # Characters; before one that Python does not know, its tokenizer takes time by the square of the spaces.
 _LONGEST_LINE = 2000
 _LONGEST_MESSAGE = 600
+# Files within files; gin reads them by functions that call themselves.
+_MOST_WITHIN = 20
 
 
-def _open(path: str) -> io.StringIO:
-    """Opens a file for gin, which says nothing of which it is where that fails."""
+class _OpenFile(io.StringIO):
+    """The text of a file, which is known to be read until gin closes it."""
+
+    being_read: typing.ClassVar[list[str]] = []
+
+    def __init__(self, path: str, text: str):
+        super().__init__(text)
+        self.name = path  # which gin names lines by
+
+    def __enter__(self) -> typing.Self:
+        self.being_read.append(os.path.realpath(self.name))
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self.being_read.pop()
+        super().__exit__(*error)
+
+
+def _open(path: str) -> _OpenFile:
+    """Opens a file for gin, which says nothing of which it is where that fails, but by which line it is included."""
+    if os.path.realpath(path) in _OpenFile.being_read:
+        raise ValueError(f"{path} would include itself without end: leave the line out")
+    if len(_OpenFile.being_read) == _MOST_WITHIN:
+        raise ValueError(f"more than {_MOST_WITHIN} files include one another: write some into one")
     content = read_bounded(path, _LARGEST_FILE, "give another --gin_file")
     try:
-        file = io.StringIO(content.decode())
+        text = content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}:{line}: a configuration must be UTF-8, and this is not: convert the file") from error
-    for number, text in enumerate(file, start=1):
-        if len(text) > _LONGEST_LINE:
+    for number, line_text in enumerate(io.StringIO(text), start=1):
+        if len(line_text) > _LONGEST_LINE:
             raise UserError(f"{path}:{number}: the line is longer than {_LONGEST_LINE:,} characters: go on on the next")
-    file.seek(0)
-    file.name = path  # which gin names lines by
-    return file
+    return _OpenFile(path, text)
 
 
 # The full names that a configuration may use. Of gin's own, macros are values with a name.
@@ -193,18 +215,54 @@ def _load_finetune(
 
 @contextlib.contextmanager
 def _usable_names_only() -> Iterator[None]:
-    """Lets gin know no other names for a while, and import nothing."""
+    """Lets gin know no other names for a while, import nothing, and bind nothing that refers to itself."""
     context = gin.config.ParseContext
-    kept = gin.config._REGISTRY, context.process_import
+    kept = gin.config._REGISTRY, context.process_import, gin.config.bind_parameter
     usable = selector_map.SelectorMap()
     for selector, configurable in gin.config._REGISTRY.items():
         if selector in _USABLE:
             usable[selector] = configurable
-    gin.config._REGISTRY, context.process_import = usable, _refuse_import
+
+    def bind(key: Any, value: Any) -> None:
+        kept[-1](key, value)
+        if any(reference.evaluate for reference in gin.config.iterate_references([value])):
+            _check_ends(gin.config.ParsedBindingKey.parse(key))
+
+    gin.config._REGISTRY, context.process_import, gin.config.bind_parameter = usable, _refuse_import, bind
     try:
         yield
     finally:
-        gin.config._REGISTRY, context.process_import = kept
+        gin.config._REGISTRY, context.process_import, gin.config.bind_parameter = kept
+
+
+def _check_ends(bound: gin.config.ParsedBindingKey) -> None:
+    """Raises a ValueError if what was just bound is needed to know its own value; gin adds where that is."""
+    ended: set[tuple] = set()
+
+    def follow(scope: tuple[str, ...], selector: str, callers: tuple[tuple, ...]) -> None:
+        call = scope, selector
+        if call in callers:
+            name = _binding_name(bound.scope, bound.complete_selector, bound.arg_name)
+            raise ValueError(f"{name} refers to itself, and would have no value: give it one")
+        if call in ended:
+            return
+        # A call uses the bindings of its scope and of those around it, of which the inner ones win.
+        values: dict[str, Any] = {}
+        for depth in range(len(scope) + 1):
+            values.update(gin.config._CONFIG.get(("/".join(scope[:depth]), selector), {}))
+        for reference in gin.config.iterate_references(values):
+            if reference.evaluate:
+                follow(tuple(reference.scopes) or scope, reference.configurable.selector, (*callers, call))
+        ended.add(call)
+
+    follow(tuple(filter(None, bound.scope.split("/"))), bound.complete_selector, ())
+
+
+def _binding_name(scope: str, selector: str, parameter: str) -> str:
+    """Returns how a configuration calls what is bound."""
+    if selector == "gin.macro":
+        return scope
+    return f"{'/'.join(filter(None, [scope, selector.rpartition('.')[2]]))}.{parameter}"
 
 
 def _refuse_import(context: Any, statement: config_parser.ImportStatement) -> None:
@@ -220,7 +278,9 @@ def _parse(gin_files: Sequence[str], gin_params: Sequence[str]) -> None:
     gin.clear_config()
     for path in gin_files:
         if not pathlib.Path(path).is_file() and not (REPOSITORY / path).is_file():
-            raise UserError(f"--gin_file={path}: no such file")
+            is_there = os.path.exists(path) or os.path.exists(REPOSITORY / path)
+            wrong = "it is not a file: give that of a configuration" if is_there else "no such file"
+            raise UserError(f"--gin_file={path}: {wrong}")
     for path in gin_files:
         # One by one: of some mistakes gin does not say in which file they are.
         with _readable_errors(str(path)):
@@ -246,8 +306,9 @@ def _check_all_used() -> None:
         ]
         for parameter in values:
             if not any(parameter in given for given in calls):
-                name = "/".join(filter(None, [scope, selector.rpartition(".")[2]]))
-                raise UserError(f"nothing uses the binding of {name}.{parameter}: remove it, or refer to @{name}()")
+                name = _binding_name(scope, selector, parameter)
+                call = name.rpartition(".")[0]
+                raise UserError(f"nothing uses the binding of {name}: remove it, or refer to @{call}()")
 
 
 @contextlib.contextmanager
@@ -281,7 +342,16 @@ def _readable(message: str, place: str) -> str:
         r"unknown name '\1' in the configuration (those of a plugin need --plugin=NAME)",
         message,
     )
-    message = re.sub(r"Unable to open file: (\S+)\. Searched.*\]\.", r"cannot find the file \1", message)
+    message = re.sub(
+        r"Unable to open file: (\S+)\. Searched.*\]\.",
+        lambda found: f"{found[1]} is not a file" if os.path.exists(found[1]) else f"cannot find the file {found[1]}",
+        message,
+    )
+    message = re.sub(
+        r"maximum recursion depth exceeded.*?(?= In file | In bindings | In call |$)",
+        "values refer to one another in a circle, or through too many others: give some of them values",
+        message,
+    )
     message = re.sub(
         r"^macro\(\) missing .* In call to configurable '[^']*' \(.*\) in scope '([^']+)'.*",
         r"the macro %\1 has no value",

@@ -206,15 +206,19 @@ def read_task(directory: pathlib.Path, model_class: str) -> dict[str, Any]:
     Returns:
         `finetuning`, what a model of ours was tuned for, unless others saved it since with another head, without one,
         or with other labels; and `problem_type`, one of the values of PROBLEM_TYPES. Each only if it is there.
+
+    Raises:
+        UserError: what stands in the place of the record is not one.
     """
     path = directory / CONFIG_FILE
     fields = read_json_object(path)
     found = {}
     if fields.get("problem_type") in PROBLEM_TYPES.values():
         found["problem_type"] = fields["problem_type"]
-    record = fields.get(_RECORD)
-    finetuning = record.get("finetuning") if isinstance(record, dict) else None
-    if isinstance(finetuning, dict) and record.get("model_class") == model_class:
+    record = expect_type(fields.get(_RECORD), dict | None, f"{path}: {_RECORD}") or {}
+    finetuning = expect_type(record.get("finetuning"), dict | None, f"{path}: {_RECORD}.finetuning")
+    written_class = expect_type(record.get("model_class"), str | None, f"{path}: {_RECORD}.model_class")
+    if finetuning is not None and written_class == model_class:
         place = f"{path}: {_RECORD}.finetuning.labels"
         labels = tuple(expect_type(finetuning.get("labels"), list[str] | None, place) or ()) or None
         if _written_labels(finetuning, labels) == _labels(path, fields):

@@ -13,9 +13,12 @@ from bert_jax.interop.tensor_files import Match, Read, TensorReport, assemble
 from bert_jax.text.json_files import expect_type
 from bert_jax.text.tokenizer import DESCRIPTION_FILE, Tokenizer
 from bert_jax.text.tokenizers import load_tokenizer
+from bert_jax.text.wordpiece import GOOGLES_LONGEST_WORD, WordPieceTokenizer
 from bert_jax.training.saved_models import BEST_OR_LATEST, LATEST, SavedModel, holds_checkpoint, open_model
 
 _REMEDY = "use another checkpoint"
+# Where the identity of a run, of any kind, says its tokenizer's.
+_FINGERPRINT = "data.tokenizer"
 _TOKENIZER_FILES = (DESCRIPTION_FILE, "vocab.txt", "tokenizer.json")
 
 
@@ -34,6 +37,7 @@ class Pretrained:
         report: what was found; after `load_parameters`, also what differs from what it is tied to.
         chosen_as: says which checkpoint of a run it is, such as "the best by loss"; empty where it was named.
         skipped: the run's checkpoints that could not be read when it was chosen: why, by step.
+        tokenizer_fingerprint: of the tokenizer that it was trained with, where its record says which.
     """
 
     path: pathlib.Path
@@ -47,6 +51,7 @@ class Pretrained:
     _load: Callable[[], tuple[dict[str, Any], TensorReport]] = dataclasses.field(repr=False)
     chosen_as: str = ""
     skipped: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    tokenizer_fingerprint: str | None = None
 
     def describe(self, what: str | None = None) -> str:
         """Returns on one line which model it is, and of a run which checkpoint.
@@ -78,16 +83,36 @@ class Pretrained:
         return parameters
 
     def load_tokenizer(self) -> Tokenizer:
-        """Opens the tokenizer; a UserError if there is none, or one with ids that the model does not have."""
+        """Opens the tokenizer.
+
+        Raises:
+            UserError: there is none, it is not the one that the model was trained with, or it has ids that the model
+                does not have.
+        """
         if self.tokenizer_directory is None:
             raise UserError(f"{self.path} has no tokenizer beside it: no {' and no '.join(_TOKENIZER_FILES[1:])}")
-        tokenizer = load_tokenizer(self.tokenizer_directory)
+        tokenizer = self._of_record(load_tokenizer(self.tokenizer_directory))
         if tokenizer.vocab_size > self.config.vocab_size:
             raise UserError(
                 f"the tokenizer in {self.tokenizer_directory} has {tokenizer.vocab_size} ids, and the model has"
                 f" embeddings for {self.config.vocab_size}: use the tokenizer that belongs to the model"
             )
         return tokenizer
+
+    def _of_record(self, tokenizer: Tokenizer) -> Tokenizer:
+        """Returns the tokenizer as the model's record has it."""
+        recorded = self.tokenizer_fingerprint
+        if recorded is None or tokenizer.fingerprint == recorded:
+            return tokenizer
+        if isinstance(tokenizer, WordPieceTokenizer):
+            # Early runs copied Google's vocabulary alone, and not what beside it tells Google's limit of a word.
+            googles = tokenizer.with_longest_word(GOOGLES_LONGEST_WORD)
+            if googles.fingerprint == recorded:
+                return googles
+        raise UserError(
+            f"the tokenizer in {self.tokenizer_directory} is not the one that the model was trained with (the run's"
+            " record has another fingerprint): copy the checkpoint again"
+        )
 
 
 def open_pretrained(path: str | pathlib.Path, checkpoint: str = LATEST) -> Pretrained:
@@ -151,6 +176,9 @@ def _open_bert_jax(model: SavedModel) -> Pretrained:
         expect_type(labels, list[str] | None, f"{model.path}: labels", _REMEDY)
         expect_type(run["architecture"], dict, f"{model.path}: architecture", _REMEDY)
         expect_type(run["checksums"], dict, f"{model.path}: checksums", _REMEDY)
+        identity = expect_type(run.get("identity"), dict | None, f"{model.path}: identity", _REMEDY) or {}
+        place = f"{model.path}: identity[{_FINGERPRINT!r}]"
+        fingerprint = expect_type(identity.get(_FINGERPRINT), str | None, place, _REMEDY)
         paths = [name.removeprefix("params/") for name in run["checksums"] if name.startswith("params/")]
     except (LookupError, TypeError) as error:
         raise UserError(f"{model.path} is not a readable checkpoint of a model: it lacks {error}") from error
@@ -169,6 +197,7 @@ def _open_bert_jax(model: SavedModel) -> Pretrained:
         _load=lambda: (model.load_parameters(), report),
         chosen_as=model.chosen_as,
         skipped=model.skipped,
+        tokenizer_fingerprint=fingerprint,
     )
 
 

@@ -205,6 +205,9 @@ def assemble(match: Match, read: Read) -> tuple[dict[str, Any], TensorReport]:
     Returns:
         A nested dict of float32 JAX arrays, the rows that pad the vocabulary zero; and the report, to which tensors
         that should equal another, and do not, are added as unexpected.
+
+    Raises:
+        UserError: a tensor that is taken holds NaN or infinity.
     """
     import jax.numpy as jnp
 
@@ -220,10 +223,19 @@ def assemble(match: Match, read: Read) -> tuple[dict[str, Any], TensorReport]:
         padded = (padded_vocab_size(shape[0]), *shape[1:]) if tensor.axes[0] == "vocabulary" else shape
         stacked = _aligned_zeros((len(own_names), *padded))
         for layer, name in enumerate(own_names):
-            stacked[layer, : shape[0]] = tensor.from_format(match.format, read(name), shape)
+            values = read(name)
+            if not _is_finite(values):
+                raise UserError(f"{name} holds numbers that are not finite: use another model")
+            stacked[layer, : shape[0]] = tensor.from_format(match.format, values, shape)
         flat[tensor.path] = jnp.asarray(stacked if tensor.is_stacked else stacked[0])
     untied = [] if match.format != names.HUGGINGFACE else list(_untied(match, read))
     return nest(flat), dataclasses.replace(match.report, unexpected=(*match.report.unexpected, *untied))
+
+
+def _is_finite(values: np.ndarray) -> bool:
+    """Whether no number is NaN or infinity, without another array of that size."""
+    # The extremes are NaN where any number is; two passes that write nothing.
+    return not values.size or bool(np.isfinite(values.min()) and np.isfinite(values.max()))
 
 
 def _aligned_zeros(shape: tuple[int, ...]) -> np.ndarray:

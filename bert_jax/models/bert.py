@@ -70,7 +70,8 @@ class BertModel(nnx.Module):
             keys: `[batch]` dropout keys, or None for no dropout.
 
         Returns:
-            `[batch, length, hidden]`, what `BertConfig.encoder_output` says.
+            `[batch, length, hidden]`, what `BertConfig.encoder_output` says. Under jit, tokens with an id, token type
+            or position that there is not make it NaN; elsewhere they are refused, see `BertEmbeddings`.
         """
         embedded = self._embed(input_ids, token_type_ids, position_ids, keys)
         if self.config.encoder_output == "mixture":

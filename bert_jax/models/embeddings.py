@@ -76,11 +76,13 @@ class BertEmbeddings(nnx.Module):
             keys: `[batch]` dropout keys, or None for no dropout.
 
         Returns:
-            `[batch, length, hidden]`. Compiled, a program cannot refuse what it is given: the vector of a token with an
-            id, token type or position that there is not is NaN, and so is all that looks at it.
+            `[batch, length, hidden]`. Under jit and other transformations a program cannot refuse ids that it is given:
+            the vector of a token with an id, token type or position that there is not is NaN, and so is all that looks
+            at it.
 
         Raises:
-            UserError: there is no such id, token type or position, where they are known, outside of jit.
+            TypeError: ids are not an array of whole numbers.
+            UserError: there is no such id, token type or position, in an array whose numbers are known.
         """
         config = self.config
         input_ids = _checked(input_ids, config.vocab_size, "input_ids", "the vocabulary")
@@ -115,11 +117,19 @@ def _checked(ids: jax.Array, number: int, name: str, table: str) -> jax.Array:
         table: what they number, for messages.
 
     Raises:
+        TypeError: they are not an array of whole numbers.
         UserError: there is no such id, where they are known.
     """
+    if not isinstance(ids, jax.Array | np.ndarray | np.generic) or not jnp.issubdtype(ids.dtype, jnp.integer):
+        given = ids.dtype if hasattr(ids, "dtype") else f"a {type(ids).__name__}"
+        raise TypeError(
+            f"{name} must be an array of whole numbers, not {given}: give such as jnp.asarray(ids, jnp.int32)"
+        )
     # A traced array has no values yet, and one that lies on other processes too cannot be looked at from here.
-    if not isinstance(ids, jax.core.Tracer) and getattr(ids, "is_fully_addressable", True) and np.size(ids):
-        smallest, largest = int(np.min(ids)), int(np.max(ids))
+    if ids.size and not isinstance(ids, jax.core.Tracer) and getattr(ids, "is_fully_addressable", True):
+        # An array of numpy: of one of JAX, which a traced function may have closed over, the extremes were traced too.
+        known = np.asarray(ids)
+        smallest, largest = int(known.min()), int(known.max())
         if smallest < 0 or largest >= number:
             wrong = f"largest is {largest}" if largest >= number else f"smallest is {smallest}"
             raise UserError(

@@ -90,6 +90,11 @@ class WordPieceTokenizer(base.Tokenizer):
         """Returns a tokenizer of the same rules with another vocabulary."""
         return WordPieceTokenizer(tokens, self.settings["cased"], training, rules=self.rules)
 
+    def with_longest_word(self, characters: int) -> "WordPieceTokenizer":
+        """Returns the same tokenizer with another limit, beyond which a word is one [UNK]."""
+        rules = {**self.rules, "max_input_chars_per_word": characters}
+        return WordPieceTokenizer(self._tokens, self.settings["cased"], self.training, rules=rules)
+
     def _encode_batch(self, texts: list[str]) -> list[list[int]]:
         try:
             encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)

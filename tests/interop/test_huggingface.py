@@ -347,6 +347,44 @@ def test_a_header_of_far_too_many_tensors_is_refused_before_it_is_parsed(tmp_pat
         open_pretrained(directory)
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, example, edit, number, dtype):
+    """In what the model takes; what else lies in the file is nobody's business."""
+
+    def spoil(name):
+        def spoiled(tensors):
+            tensors = {key: array.astype(dtype) for key, array in tensors.items()}
+            tensors.setdefault(name, np.zeros((2, 3), dtype))[1, 2] = number
+            return tensors
+
+        return spoiled
+
+    other = edit(example().write(tmp_path / "other"), None, spoil("another.weight"))
+    assert open_pretrained(other).load_parameters()
+    model = open_pretrained(edit(example().write(tmp_path / "model"), None, spoil(_QUERY)))
+    with pytest.raises(UserError) as error:
+        model.load_parameters()
+    assert str(error.value) == f"{_QUERY} holds numbers that are not finite: use another model"
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (5, "bert_jax is 5, not an object or null: copy it again"),
+        (False, "bert_jax is false, not an object or null: copy it again"),
+        ({"finetuning": [1]}, "bert_jax.finetuning is a list, not an object or null: copy it again"),
+        ({"model_class": 3, "finetuning": {}}, "bert_jax.model_class is 3, not a string or null: copy it again"),
+    ],
+    ids=str,
+)
+def test_a_record_of_another_type_is_not_dropped(tmp_path, example, edit, record, message):
+    directory = edit(example("BertForSequenceClassification").write(tmp_path / "model"), {"bert_jax": record})
+    with pytest.raises(UserError) as error:
+        huggingface.read_task(directory, "BertForSequenceClassification")
+    assert str(error.value) == f"{directory / 'config.json'}: {message}"
+
+
 def test_a_missing_tensor_of_the_encoder(tmp_path, example, edit):
     directory = example().write(tmp_path / "model")
     with pytest.raises(

@@ -9,6 +9,7 @@ import pytest
 
 from bert_jax.errors import UserError
 from bert_jax.interop.pretrained import open_pretrained
+from bert_jax.text.wordpiece import WordPieceTokenizer
 from bert_jax.training.checkpoints import open_model, write_model
 
 
@@ -88,6 +89,57 @@ def test_a_tokenizer_with_more_ids_than_the_model(tmp_path, example, tokenizer, 
     model = open_pretrained(edit(directory, {"vocab_size": 30}, shorten))
     with pytest.raises(UserError, match="has 37 ids, and the model has embeddings for 30"):
         model.load_tokenizer()
+
+
+def _model_of_run(path, example, files, fingerprint):
+    """Writes a checkpoint whose record names a tokenizer, beside the files of one."""
+    run = _run(example(), identity={"data.tokenizer": fingerprint})
+    write_model(path, example().parameters(), run, {f"tokenizer/{name}": content for name, content in files.items()})
+    return open_pretrained(path)
+
+
+def _saved(tokenizer, folder):
+    tokenizer.save(folder)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_tokenizer_of_the_record_and_no_other(tmp_path, example, tokenizer):
+    """With a description of its own or without, and however like it is."""
+    files = _saved(tokenizer, tmp_path / "tokenizer")
+    model = _model_of_run(tmp_path / "model", example, files, tokenizer.fingerprint)
+    assert model.load_tokenizer().fingerprint == tokenizer.fingerprint
+    tokens = files["vocab.txt"].decode().split()
+    swapped = [*tokens[:-2], *tokens[:-3:-1]]
+    foreign = [
+        _saved(tokenizer.with_tokens(swapped, {}), tmp_path / "swapped"),
+        _saved(WordPieceTokenizer(tokens, cased=True), tmp_path / "cased"),
+        {"vocab.txt": "\n".join(swapped).encode()},
+    ]
+    for number, others in enumerate(foreign):
+        model = _model_of_run(tmp_path / f"foreign {number}", example, others, tokenizer.fingerprint)
+        with pytest.raises(UserError) as error:
+            model.load_tokenizer()
+        assert str(error.value) == (
+            f"the tokenizer in {model.tokenizer_directory} is not the one that the model was trained with (the run's"
+            " record has another fingerprint): copy the checkpoint again"
+        )
+
+
+def test_googles_limit_of_a_word_is_that_of_the_record(tmp_path, example, tokenizer):
+    """Early runs kept the vocabulary alone, which does not tell it; a tokenizer that was written anew does."""
+    googles = tokenizer.with_longest_word(200)
+    written = _saved(googles, tmp_path / "tokenizer")
+    for number, files in enumerate(({"vocab.txt": written["vocab.txt"]}, written)):
+        model = _model_of_run(tmp_path / f"model {number}", example, files, googles.fingerprint)
+        assert model.load_tokenizer().fingerprint == googles.fingerprint != tokenizer.fingerprint
+        assert model.load_tokenizer().encode_batch(["a" * 150]) == googles.encode_batch(["a" * 150])
+
+
+@pytest.mark.parametrize("identity", [5, {"data.tokenizer": 5}], ids=str)
+def test_a_record_that_cannot_name_a_tokenizer(tmp_path, example, identity):
+    write_model(tmp_path / "model", example().parameters(), _run(example(), identity=identity), {})
+    with pytest.raises(UserError, match=r"model: identity.* is 5, not .*: use another checkpoint"):
+        open_pretrained(tmp_path / "model")
 
 
 def test_there_is_no_model(tmp_path, example):

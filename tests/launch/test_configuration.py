@@ -1,5 +1,6 @@
 """Gin: every binding is honoured or refused, and what is wrong with it is said with its place."""
 
+import os
 import pathlib
 
 import gin
@@ -139,6 +140,77 @@ def test_a_file_that_is_not_text_is_named_with_its_line(tmp_path):
     path = tmp_path / "run.gin"
     path.write_bytes(b"pretrain.seed = 1\n# \xff\n")
     assert _line([str(path)], _RUN) == f"{path}:2: a configuration must be UTF-8, and this is not: convert the file"
+
+
+@pytest.mark.parametrize("through", [(), ("second.gin",), ("second.gin", "folder/../third.gin")], ids=len)
+def test_a_file_that_includes_itself_is_named_with_the_line(tmp_path, monkeypatch, through):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("folder").mkdir()
+    files = ["run.gin", *through]
+    for file, included in zip(files, [*through, "run.gin"], strict=True):
+        pathlib.Path(file).write_text(f"pretrain.seed = 1\ninclude '{included}'\n")
+    message = _line(["run.gin"], _RUN)
+    assert message == f"{files[-1]}:2: run.gin would include itself without end: leave the line out"
+    # Nothing is left of it.
+    pathlib.Path("run.gin").write_text("pretrain.seed = 2\n")
+    assert load_pretrain(["run.gin"], _RUN)[0].seed == 2
+
+
+def test_a_file_may_be_included_twice_and_not_through_too_many(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("0.gin").write_text("pretrain.seed = 3\n")
+    for number in range(1, 21):
+        pathlib.Path(f"{number}.gin").write_text(f"include '{number - 1}.gin'\ninclude '0.gin'\n")
+    assert load_pretrain(["19.gin"], _RUN)[0].seed == 3
+    assert _line(["20.gin"], _RUN).startswith("1.gin:1: more than 20 files include one another")
+
+
+@pytest.mark.parametrize(
+    ("lines", "number", "name"),
+    [
+        (["X = %X"], 1, "X"),
+        (["pretrain.seed = %X", "X = %Y", "Y = [1, {'a': %X}]"], 3, "Y"),
+        (["pretrain.steps = @pretrain()"], 1, "pretrain.steps"),
+        (
+            ["pretrain.seed = 1", "a/pretrain.model = @a/BertConfig()", "a/BertConfig.hidden_size = @a/pretrain()"],
+            3,
+            "a/B",
+        ),
+        (["Phase.steps = @x/pretrain()", "pretrain.phases = [@first/Phase()]"], 2, "pretrain.phases"),
+        (["X = @Phase()", "Phase.steps = %X"], 2, "Phase.steps"),
+    ],
+    ids=str,
+)
+def test_what_refers_to_itself_has_its_place(tmp_path, monkeypatch, lines, number, name):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("run.gin").write_text("\n".join(lines))
+    message = _line(["run.gin"], _RUN)
+    assert message.startswith(f"run.gin:{number}: {name}") and "refers to itself" in message and len(message) < 200
+    message = _line([], [*_RUN, *lines])
+    assert message.startswith(f"--gin_param={lines[number - 1]}: {name}") and "refers to itself" in message
+
+
+def test_what_only_looks_like_a_circle_is_taken():
+    """Within a scope its own binding wins; and a macro may be used by many."""
+    shared = ["Phase.seq_len = 32", "Phase.batch_size = %N", "N = %M", "M = 7"]
+    phases = ["Phase.steps = %N", "pretrain.phases = [@first/Phase(), @second/Phase()]"]
+    assert list(load_pretrain([], [*shared, *phases])[0].phases) == [Phase(32, 7, 7)] * 2
+
+
+def test_a_long_chain_of_values_is_one_line():
+    chain = [f"X{number} = %X{number + 1}" for number in range(400)]
+    message = _line([], [*_RUN, "pretrain.seed = %X0", *chain, "X400 = 3"])
+    assert "in a circle, or through too many others" in message and len(message) < 300
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "/dev/null"])
+def test_what_is_not_a_file_is_not_read(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("folder").mkdir()
+    os.mkfifo("pipe")
+    assert _line([kind]) == f"--gin_file={kind}: it is not a file: give that of a configuration"
+    pathlib.Path("run.gin").write_text(f"pretrain.seed = 1\ninclude '{kind}'\n")
+    assert _line(["run.gin"]) == f"run.gin:2: {kind} is not a file"
 
 
 def test_a_missing_file():

@@ -58,6 +58,74 @@ def test_a_number_that_there_is_not_is_refused_and_compiled_it_is_nan(
     assert np.isnan(hidden[1]).all() and np.isfinite(hidden[0]).all()
 
 
+def _under_scan(function):
+    """Has a loop call a function of ids, which are traced then."""
+    return lambda ids: jax.lax.scan(lambda carry, one: (carry, function(one)), 0, ids[None])[1][0]
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [jax.jit, lambda function: lambda ids: jax.vmap(function)(ids[None])[0], _under_scan],
+    ids=["jit", "vmap", "scan"],
+)
+def test_arrays_that_a_traced_function_closes_over_are_taken_and_checked(config, fill, model, transform):
+    """They are known there, and what is computed from them is not."""
+    parameters = fill(model, config)
+
+    def encode(**wrong):
+        _, *others = map(jnp.asarray, arrays(**wrong).values())
+        return transform(lambda ids: model.apply(parameters, ids, *others))(jnp.asarray(arrays()["input_ids"]))
+
+    expected = model.apply(parameters, *arrays().values())
+    np.testing.assert_allclose(encode(), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match="token_type_ids: the largest is 2"):
+        encode(token_type_ids=2)
+
+
+def test_arrays_that_a_gradient_closes_over_are_taken(config, fill, model):
+    inputs = [jnp.asarray(array) for array in arrays().values()]
+    gradient = jax.jit(jax.grad(lambda parameters: jnp.sum(model.apply(parameters, *inputs) ** 2)))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient(fill(model, config))))
+
+
+class _OnOtherProcessesToo(np.ndarray):
+    """Stands for an array that this process holds a part of; looking at its numbers fails."""
+
+    is_fully_addressable = False
+
+    def min(self, *_, **__):
+        raise AssertionError("the array was fetched")
+
+    max = __array__ = min
+
+
+def test_arrays_of_several_processes_are_not_fetched(config):
+    ids = np.zeros((2, 5), np.int32).view(_OnOtherProcessesToo)
+    with pytest.raises(AssertionError, match="fetched"):
+        ids.max()
+    from bert_jax.models.embeddings import _checked
+
+    assert not np.asarray(_checked(ids, 5, "input_ids", "the vocabulary")).any()
+
+
+@pytest.mark.parametrize(
+    ("ids", "given"),
+    [
+        (np.zeros((2, 5), np.float32), "float32"),
+        (jnp.zeros((2, 5)), "float32"),
+        (np.zeros((2, 5), bool), "bool"),
+        ([[0] * 5] * 2, "a list"),
+        (None, "a NoneType"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", _NAMES[:3])
+def test_what_is_not_an_array_of_whole_numbers_is_refused(config, fill, model, name, ids, given):
+    message = f"{name} must be an array of whole numbers, not {given}: give such as jnp.asarray"
+    with pytest.raises(TypeError, match=message):
+        model.apply(fill(model, config), *{**arrays(), name: ids}.values())
+
+
 def test_positions_by_formula_end_too(config, fill):
     config = dataclasses.replace(config, position_embedding_type="sinusoidal")
     model = Functional(lambda rngs: BertModel(config, with_pooler=False, rngs=rngs))
