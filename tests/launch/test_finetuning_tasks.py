@@ -89,7 +89,7 @@ def test_from_files_to_predictions(task, tmp_path, tune, read_log, capsys):
         assert all(row["answer"] in context for row, context in zip(predictions, ("al fed bob", "b"), strict=True))
         # What the dev set decided goes with the model.
         best = max(read_log(tmp_path / "run", "validation"), key=lambda line: line[metric])
-        assert open_finetuned(str(tmp_path / "run"), "best").task.null_threshold == best["null_threshold"]
+        assert open_finetuned(str(tmp_path / "run"), None).task.null_threshold == best["null_threshold"]
         _check_official_answers(tmp_path, arguments, predictions, capsys)
     elif task == "multiple_choice":
         assert all(len(row["probabilities"]) == 3 for row in predictions)
@@ -140,7 +140,7 @@ def test_a_converted_model_answers_as_the_run(kind, tmp_path, tune, capsys):
             folders = [f"--from={tmp_path / 'again'}", f"--to={tmp_path / format}"]
             assert convert(["convert", *folders, f"--format={format}"]) == 0
         for model in ("again", "bert_jax", "huggingface"):
-            tuned = open_finetuned(str(tmp_path / model), "best")
+            tuned = open_finetuned(str(tmp_path / model), None)
             assert tuned.task.kind == kind and tuned.max_seq_len > 8
             assert tuned.task.labels == (None if kind == "float" else ("ka", "mu"))
 
@@ -159,7 +159,7 @@ def test_what_a_configuration_says_is_checked(tmp_path, repository_root):
         path = tmp_path / name / "config.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), **added}))
         with pytest.raises(UserError, match=message):
-            open_finetuned(str(tmp_path / name), "best")
+            open_finetuned(str(tmp_path / name), None)
 
 
 def _check_official_answers(tmp_path, arguments, predictions, capsys):
