@@ -31,6 +31,8 @@ def _announce(folder):
 
 def _work_forever(folder):
     """Maps over two workers until something ends this process; the reason is printed."""
+    # Tests may have been started in the background, where the signal is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         list(ordered_map(_announce, [folder] * 8, 2, _nothing, ()))
     except KeyboardInterrupt:
