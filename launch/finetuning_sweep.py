@@ -46,7 +46,7 @@ from launch.run_folder import (
     workdir_of,
 )
 from launch.sweep_grid import GRID, Load, SweepRun, read_grid, read_seeds, runs_of
-from launch.training_session import Trained
+from launch.training_session import CURVES_FILE, Trained
 
 if TYPE_CHECKING:
     from launch.finetuning_material import Material
@@ -225,7 +225,8 @@ def _finished(
 ) -> RunResult | None:
     """Returns what a run came to that is finished, without restoring it; None if there is anything left to do."""
     path = workdir / run.name
-    if not holds_checkpoint(path):
+    # The curves are drawn last: a run that was killed before them still has to remove what its last save superseded.
+    if not holds_checkpoint(path) or not (path / CURVES_FILE).is_file():
         return None
     saved = run_in(path)
     try:

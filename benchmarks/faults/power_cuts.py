@@ -129,7 +129,8 @@ class Cutter:
                         newest.append(self._check(verb, after / "output", there, wanted))
                     os.killpg(process.pid, signal.SIGCONT)
             finally:
-                os.killpg(process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         shutil.rmtree(disk.path.parent)
         return newest

@@ -84,8 +84,11 @@ def test_mistakes_of_the_program_keep_their_traceback(error):
 
 
 _INTERRUPTED = """
-import sys, tempfile, threading, time, weakref
+import signal, sys, tempfile, threading, time, weakref
 from launch.command import run
+
+# The tests may have been started in the background, where the signal is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 class Holder:
     def __init__(self):
