@@ -5,7 +5,6 @@ Example: python -m launch.predict --model=DIR --input=new.jsonl --output=predict
 
 import dataclasses
 import itertools
-import math
 import os
 import pathlib
 import sys
@@ -126,8 +125,6 @@ def _for_questions(values: flags.FlagValues, tuned: FineTuned) -> FineTuned:
         raise UserError(f"--output_format={SQUAD} is for question answering, and the model's task is {task.name}")
     if values.null_threshold is None:
         return tuned
-    if not math.isfinite(values.null_threshold):
-        raise UserError(f"--null_threshold={values.null_threshold}: must be a number")
     if not is_for_questions or not task.may_be_impossible:
         raise UserError("--null_threshold is for questions that may have no answer, which the model was not tuned on")
     return dataclasses.replace(tuned, task=task.with_null_threshold(values.null_threshold))

@@ -254,8 +254,8 @@ def test_predictions_of_cut_texts_are_counted(tmp_path, tuned, capsys):
     [
         ({"model": None}, "--model is missing"),
         ({"output": "/proc/predictions.jsonl"}, "cannot write /proc/predictions.jsonl"),
-        ({"output": f"{'x' * 300}.jsonl"}, "File name too long; choose another"),
-        ({"null_threshold": "nan"}, "--null_threshold=nan: must be a number"),
+        ({"output": f"{'x' * 300}.jsonl"}, "File name too long"),
+        ({"null_threshold": "nan"}, "--null_threshold=nan: must be a finite number"),
         ({"input": "no_such.csv"}, "no_such.csv"),
         ({"output": "no_such/predictions.jsonl"}, "there is no folder"),
     ],
