@@ -182,6 +182,7 @@ def train_session(
 ) -> Trained:
     """Makes or restores the state, compiles, and trains to the end or until asked to stop; prints what happens."""
     import jax
+    import numpy as np
 
     from bert_jax.models.parameters import count_parameters
     from bert_jax.parallel.memory import Need, check_memory, check_step
@@ -217,6 +218,12 @@ def train_session(
     if mesh.size > 1:
         print("\n".join(describe(mesh, task.logical_axes(), abstract_state.params)))
 
+    def placed(leaf: Any, initial: jax.Array):
+        if leaf is initial:
+            return leaf
+        # A device cannot send what it holds to those of another process; each process has all of it on its host.
+        return jax.device_put(leaf if jax.process_count() == 1 else np.asarray(leaf), initial.sharding)
+
     def begin():
         # Each device computes its own part alone: none ever holds all of it.
         state = jax.jit(create, out_shardings=shardings)(jax.random.key(training.seed))
@@ -224,7 +231,7 @@ def train_session(
             return state
         params, lines = training.load_weights(state.params)
         print("\n".join(lines))
-        return state.beginning_with(jax.device_put(params, jax.tree.map(lambda leaf: leaf.sharding, state.params)))
+        return state.beginning_with(jax.tree.map(placed, params, state.params))
 
     def compile_phases():
         with goodput.measure(COMPILING):

@@ -154,7 +154,7 @@ class SavedModel:
         Of a run with an average of the parameters, that is the average.
 
         Args:
-            abstract_parameters: shapes, dtypes and shardings; as saved, on the first device, if None.
+            abstract_parameters: shapes, dtypes and shardings; as saved, on the first device of this process, if None.
 
         Raises:
             UserError: the checkpoint is damaged.
@@ -178,7 +178,7 @@ class SavedModel:
                 raise ValueError(f"what {STATE} says of its arrays cannot be read")
             metadata = metadata.tree[name]
             if abstract_parameters is None:
-                device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+                device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
                 abstract_parameters = jax.tree.map(
                     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), metadata
                 )
