@@ -137,7 +137,7 @@ def unfinished_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
             yield folder
     except BrokenPipeError:
-        # Of what is printed meanwhile: no file is a pipe.
+        # The pipe is that of something printed meanwhile: no file is one.
         raise
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}; make room, or choose another") from error

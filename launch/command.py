@@ -140,7 +140,7 @@ def _silence_unread_output() -> bool:
             poll.register(descriptor, 0)
             if any(state & (select.POLLERR | select.POLLHUP) for _, state in poll.poll(0)):
                 found = True
-                # What could not be written may still be there, and would be written again at the end.
+                # The rest may still be in the buffers, and would be written again at the end.
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, descriptor)
                 os.close(nowhere)

@@ -21,7 +21,7 @@ from bert_jax.interop.pretrained import Pretrained
 from bert_jax.models.execution import DTYPES, Execution
 from bert_jax.numerics import Numerics
 from bert_jax.tasks.pretraining_recipe import masking_of_run
-from bert_jax.training.saved_models import LATEST, read_run
+from bert_jax.training.saved_models import LATEST
 from launch.command import run
 from launch.finetuned_model import define_task_name_flag
 from launch.finetuning_files import define_reading_flags
@@ -153,7 +153,7 @@ def execute(values: flags.FlagValues) -> int:
 
 def _identity(model: Pretrained) -> Mapping[str, Any]:
     """Returns what the checkpoint says that its run is; empty for other models, and for converted ones."""
-    identity = read_run(model.path).get("identity") if model.kind == "bert_jax" else None
+    identity = model.record.get("identity")
     return identity if isinstance(identity, Mapping) else {}
 
 

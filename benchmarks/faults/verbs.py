@@ -199,16 +199,21 @@ def make_inputs(folder: pathlib.Path) -> None:
         )
 
 
+def write_corpus(path: pathlib.Path, draw: random.Random, documents: int = 40) -> None:
+    """Writes documents that each use words of their own, one sentence a line."""
+    texts = []
+    for _ in range(documents):
+        own = draw.sample(_WORDS, 25)
+        lines = [" ".join(draw.choices(own, k=draw.randint(4, 9))) + "." for _ in range(draw.randint(8, 16))]
+        texts.append("\n".join(lines))
+    path.write_text("\n\n".join(texts) + "\n")
+
+
 def write_texts(folder: pathlib.Path) -> None:
     """Writes a corpus, corpus.txt, labelled texts, train.csv and dev.csv, and small.gin, a small pre-training."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(0)
-    documents = []
-    for _ in range(40):
-        own = draw.sample(_WORDS, 25)
-        lines = [" ".join(draw.choices(own, k=draw.randint(4, 9))) + "." for _ in range(draw.randint(8, 16))]
-        documents.append("\n".join(lines))
-    (folder / "corpus.txt").write_text("\n\n".join(documents) + "\n")
+    write_corpus(folder / "corpus.txt", draw)
     (folder / "small.gin").write_text(_CONFIGURATION)
     for name, count in (("train", 48), ("dev", 16)):
         with open(folder / f"{name}.csv", "w", newline="") as file:

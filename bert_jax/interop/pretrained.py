@@ -37,6 +37,7 @@ class Pretrained:
         report: what was found; after `load_parameters`, also what differs from what it is tied to.
         chosen_as: says which checkpoint of a run it is, such as "the best by loss"; empty where it was named.
         skipped: the run's checkpoints that could not be read when it was chosen: why, by step.
+        record: what a checkpoint of ours says of itself; empty for other models.
         tokenizer_fingerprint: of the tokenizer that it was trained with, where its record says which.
     """
 
@@ -51,6 +52,7 @@ class Pretrained:
     _load: Callable[[], tuple[dict[str, Any], TensorReport]] = dataclasses.field(repr=False)
     chosen_as: str = ""
     skipped: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     tokenizer_fingerprint: str | None = None
 
     def describe(self, what: str | None = None) -> str:
@@ -197,6 +199,7 @@ def _open_bert_jax(model: SavedModel) -> Pretrained:
         _load=lambda: (model.load_parameters(), report),
         chosen_as=model.chosen_as,
         skipped=model.skipped,
+        record=run,
         tokenizer_fingerprint=fingerprint,
     )
 

@@ -9,7 +9,6 @@ from bert_jax.interop.names import MODEL_PARTS
 from bert_jax.interop.pretrained import Pretrained
 from bert_jax.models.shared_encoder import POOLER, TASKS, model_of_task
 from bert_jax.text.json_files import expect_type, show_json
-from bert_jax.training.saved_models import read_run
 
 _REMEDY = "use another checkpoint"
 
@@ -26,10 +25,8 @@ def choose_task(model: Pretrained, name: str | None) -> tuple[Pretrained, dict[s
     Raises:
         UserError: there is no such task, there are several and none is named, or one is named where there are none.
     """
-    run: dict[str, Any] = {}
-    if model.kind == "bert_jax":
-        run = read_run(model.path)
-    elif model.kind == "huggingface":
+    run = dict(model.record)
+    if model.kind == "huggingface":
         run = huggingface.read_task(model.path, model.model_class)
     tasks = expect_type(run.get(TASKS), dict[str, dict] | None, f"{model.path}: {TASKS}", _REMEDY)
     if tasks is None:

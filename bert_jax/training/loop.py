@@ -235,7 +235,8 @@ def train(
                 batch = next(batches)
             except DataError:
                 # The steps so far are sound, and so is their state. Other processes, whose rows may be whole, would
-                # have to save it too; and an evaluation that its rows end is made up for by the steps before it.
+                # have to save it too. Damaged rows of an evaluation save nothing: a run that went on from there would
+                # never make that evaluation.
                 if jax.process_count() == 1 and saved_step != step:
                     reporter.flush()
                     save(None)

@@ -101,7 +101,7 @@ def check_identity(
 
 
 def _show(value: Any) -> str:
-    # Of a fingerprint, its beginning; paths and lists are longer than that before they say nothing more.
+    # The beginning of a fingerprint is enough; lists need more to say anything.
     if isinstance(value, str) and len(value) > 24:
         return f"{value[:12]}..."
     text = repr(value)

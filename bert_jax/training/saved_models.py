@@ -71,7 +71,7 @@ def _wrong_in(record: Any) -> str | None:
     if not isinstance(record, dict):
         return "is not a JSON object"
     # Checkpoints of before 2026-11-28 have none.
-    if record.get(_DIGEST, None) not in (None, _digest(record)):
+    if record.get(_DIGEST) not in (None, _digest(record)):
         return "is not as it was saved: its checksum differs"
     for name, kind in (("step", int), ("checksums", dict), ("validation", dict | None)):
         if name not in record or not isinstance(record[name], kind) or isinstance(record[name], bool):
@@ -89,7 +89,7 @@ def read_whole(checkpoint: pathlib.Path) -> dict[str, Any]:
     if not checkpoint.is_dir():
         raise DamagedCheckpoint("it is not a folder")
     record = read_run(checkpoint)
-    if checkpoint.parent.name == DIRECTORY and checkpoint.name not in ("", str(record["step"])):
+    if checkpoint.parent.name == DIRECTORY and checkpoint.name != str(record["step"]):
         raise DamagedCheckpoint(f"it holds step {record['step']}, and is not the one that was saved under this name")
     for item in (STATE, FILES):
         if not (checkpoint / item).is_dir():

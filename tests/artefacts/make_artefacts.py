@@ -18,7 +18,7 @@ import tarfile
 from benchmarks.faults.verbs import write_texts
 
 _HERE = pathlib.Path(__file__).resolve().parent
-# What runs note of paths is the same on every machine.
+# The same paths on every machine, as runs note them.
 _FOLDER = pathlib.Path("/tmp/bert_jax_artefacts")
 _SMALL = {
     "BertConfig.hidden_size": 8,

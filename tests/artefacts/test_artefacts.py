@@ -1,4 +1,4 @@
-"""What every version of bert_jax has written opens, and its runs go on with what they were begun with."""
+"""Files that every version of bert_jax has written open, and its runs go on with what they were begun with."""
 
 import json
 import pathlib

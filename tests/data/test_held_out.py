@@ -1,4 +1,4 @@
-"""What is held out is about what was asked for, in whole documents where they allow it, and never trained on."""
+"""Held-out text is about as much as was asked for, in whole documents where they allow it, and never trained on."""
 
 import itertools
 import random

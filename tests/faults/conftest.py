@@ -1,4 +1,4 @@
-"""What the verbs read, made once."""
+"""The inputs of the verbs, made once."""
 
 import pathlib
 

@@ -4,7 +4,7 @@ A flag that is None is left out; one that is a list is given several times. Word
 `material` makes, and {value} is the last value that is given of those that are changed.
 """
 
-# Of each launcher, an invocation that gets as far as reading its files.
+# By launcher, an invocation that gets as far as reading its files.
 GOOD = {
     "prepare": {"input": "{text}", "tokenizer": "{tokenizer}", "seq_len": "32", "output": "out", "workers": "1"},
     "train_tokenizer": {"input": "{text}", "vocab_size": "120", "output": "out"},

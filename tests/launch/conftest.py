@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
+from benchmarks.faults.verbs import write_corpus
+
 CONFIGURATION = """
 BertConfig.vocab_size = None
 BertConfig.hidden_size = 16
@@ -37,18 +39,6 @@ long/Phase.steps = 6
 """
 
 
-def _write_corpus(path: pathlib.Path, seed: int, documents: int = 40) -> None:
-    """Writes documents that each use words of their own, one sentence a line."""
-    draw = random.Random(seed)
-    words = [a + b + c for a in ("ba", "ke", "lo", "mi", "tu") for b in "nrstl" for c in ("a", "ing", "ed", "or", "is")]
-    texts = []
-    for _ in range(documents):
-        own = draw.sample(words, 25)
-        lines = [" ".join(draw.choices(own, k=draw.randint(4, 9))) + "." for _ in range(draw.randint(8, 16))]
-        texts.append("\n".join(lines))
-    path.write_text("\n\n".join(texts) + "\n")
-
-
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory) -> types.SimpleNamespace:
     """Paths as strings: rows_32, rows_64, other_rows_32 (of another tokenizer), config, phases_config."""
@@ -57,7 +47,7 @@ def small_data(tmp_path_factory) -> types.SimpleNamespace:
     root = tmp_path_factory.mktemp("small_data")
     for name, seed in (("", 0), ("other_", 1)):
         corpus, tokenizer = root / f"{name}corpus.txt", root / f"{name}tokenizer"
-        _write_corpus(corpus, seed)
+        write_corpus(corpus, random.Random(seed))
         text = [f"--input={corpus}", "--format=sentences"]
         vocab_size = 150 if name else 140
         assert (

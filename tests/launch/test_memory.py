@@ -54,7 +54,7 @@ def test_pretraining(tmp_path, pretrain, refused, binding, part):
 
 
 def test_a_dry_run(tmp_path, pretrain, refused):
-    refused(pretrain(tmp_path, f"pretrain.batch_size = {_HUGE}", dry_run=True))
+    assert "a batch " in refused(pretrain(tmp_path, f"pretrain.batch_size = {_HUGE}", dry_run=True))
 
 
 def test_a_step_whose_arithmetic_does_not_fit(tmp_path, pretrain, refused, monkeypatch):
