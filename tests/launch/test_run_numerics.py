@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from bert_jax.numerics import Numerics
 from bert_jax.training.saved_models import open_model
 
 _FROZEN = ("finetune.frozen_layers=2", "finetune.frozen=['bert/pooler/*']", "finetune.evaluations_per_epoch=2")
@@ -36,12 +37,14 @@ def moments(workdir):
     return {name.partition("/mu/")[2] for name in open_model(workdir).run["checksums"] if "/mu/" in name}
 
 
-def as_begun_before(workdir, new_run):
-    """Makes the folder of a run that was begun before there were numerics, and has no checkpoint yet."""
-    workdir.mkdir()
-    before = {name: value for name, value in identity(new_run).items() if name != "numerics"}
-    (workdir / "run.json").write_text(json.dumps(before))
-    return before
+@pytest.fixture(scope="module")
+def old_run(tmp_path_factory, tune):
+    """The same run as a version of before there were numerics began it; not to be changed."""
+    workdir = tmp_path_factory.mktemp("old") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Numerics, "of_run", lambda *_: Numerics(0))
+        assert tune(workdir) == 0
+    return workdir
 
 
 def test_a_new_run_keeps_no_state_of_what_is_frozen_and_says_so(new_run):
@@ -50,37 +53,40 @@ def test_a_new_run_keeps_no_state_of_what_is_frozen_and_says_so(new_run):
     assert kept and not any(name.startswith(("bert/embeddings/", "bert/pooler/")) for name in kept)
 
 
-def test_a_run_begun_before_keeps_what_it_began_with_and_learns_the_same(tmp_path, tune, new_run, read_log):
-    workdir = tmp_path / "run"
-    before = as_begun_before(workdir, new_run)
-    assert tune(workdir) == 0
-    assert identity(workdir) == open_model(workdir).run["identity"] == before
-    checksums = open_model(workdir).run["checksums"]
+def test_a_run_begun_before_keeps_state_of_what_is_frozen_and_learns_the_same(old_run, new_run, read_log):
+    before = {name: value for name, value in identity(new_run).items() if name != "numerics"}
+    assert identity(old_run) == open_model(old_run).run["identity"] == before
+    checksums = open_model(old_run).run["checksums"]
     parameters = {name.removeprefix("params/") for name in checksums if name.startswith("params/")}
-    assert moments(workdir) == parameters > moments(new_run)
-    assert read_log(workdir) == read_log(new_run)
-    # And so it is resumed.
+    assert moments(old_run) == parameters > moments(new_run)
+    assert read_log(old_run) == read_log(new_run)
+
+
+@pytest.mark.parametrize("age", ["old", "new"])
+def test_each_is_resumed_with_what_it_was_begun_with(tmp_path, tune, age, request, read_log, capsys):
+    run = request.getfixturevalue(f"{age}_run")
+    workdir = tmp_path / "run"
+    shutil.copytree(run, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "4")
+    capsys.readouterr()
     assert tune(workdir) == 0
+    assert "resuming from step 2" in capsys.readouterr().out
+    assert read_log(workdir) == read_log(run)
+    assert moments(workdir) == moments(run)
+    assert identity(workdir) == open_model(workdir).run["identity"] == identity(run)
 
 
-def test_each_is_resumed_from_its_checkpoints(tmp_path, tune, new_run, read_log, capsys):
-    old = tmp_path / "old"
-    as_begun_before(old, new_run)
-    assert tune(old) == 0
-    for run in (old, new_run):
-        workdir = tmp_path / "resumed" / run.name
-        shutil.copytree(run, workdir)
-        shutil.rmtree(workdir / "checkpoints" / "4")
-        capsys.readouterr()
-        assert tune(workdir) == 0
-        assert "resuming from step 2" in capsys.readouterr().out
-        assert read_log(workdir) == read_log(run)
-        assert moments(workdir) == moments(run)
+def test_a_run_without_a_checkpoint_begins_with_the_latest(tmp_path, tune, old_run, new_run):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    shutil.copy(old_run / "run.json", workdir)
+    assert tune(workdir) == 0
+    assert identity(workdir) == identity(new_run)
 
 
 def test_a_run_of_a_newer_version_is_refused_in_one_line(tmp_path, tune, new_run, capsys):
     workdir = tmp_path / "run"
-    workdir.mkdir()
+    shutil.copytree(new_run, workdir)
     (workdir / "run.json").write_text(json.dumps({**identity(new_run), "numerics": 99}))
     assert tune(workdir) == 2
     line = capsys.readouterr().err

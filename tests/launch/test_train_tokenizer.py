@@ -180,7 +180,7 @@ def test_note_when_the_text_supports_less(corpus, tmp_path, capsys):
         (["--input=CORPUS", "--output=TMP/part0.txt"], "is a file"),
         (["--input=CORPUS", "--output=TMP/part0.txt/below"], "cannot write"),
         (["--input=CORPUS", "--output=TMP"], "not empty and holds no tokenizer"),
-        (["--input=TMP/blank", "--output=OUT"], "no text to train"),
+        (["--input=TMP/blank", "--output=OUT"], "holds no text to learn from"),
         (["--input=TMP/latin", "--output=OUT"], "latin is not UTF-8"),
         (["--input=TMP/binary", "--output=OUT"], "binary is not text"),
         (["--input=CORPUS", "--output=OUT", "--kind=sentencepiece", "--vocab_size=9000"], "set vocab_size to"),
