@@ -316,7 +316,8 @@ class CheckpointStore:
         if why := passing_reason(error):
             raise unreadable(f"checkpoint {step}", why) from error
         reason = f"checkpoint {step} is damaged ({one_line(error)})"
-        if len(self.steps()) == 1:
+        # Another process that found the same damage may have moved it aside already.
+        if not set(self.steps()) - {step}:
             raise TrainingError(
                 f"{reason}, and {self._directory} has no other: restore the folder, or start again in a new --workdir"
             ) from error
@@ -350,9 +351,12 @@ class CheckpointStore:
         for step in steps:
             make_folder(directory)
             target = directory / str(step)
+            # Of several processes that find the same damage one has it, and only that one removes an earlier find.
+            found = hidden_sibling(target, UNFINISHED)
+            os.rename(self._path(step), found)
             if target.exists():
                 remove_folder(target)
-            os.rename(self._path(step), target)
+            os.rename(found, target)
             sync_folder(directory)
             sync_folder(self._directory)
             self._badness.pop(step, None)

@@ -174,6 +174,29 @@ def test_none_that_can_be_read(tmp_path, saved):
         assert _steps(workdir) == [1, 2, 3]
 
 
+def test_two_processes_that_find_the_same_damage_say_the_same(tmp_path, saved, monkeypatch):
+    """One of them has moved the checkpoint aside by the time that the other is about to."""
+    workdir = tmp_path / "run"
+    shutil.copytree(saved, workdir)
+    shutil.rmtree(workdir / "checkpoints/1")
+    shutil.rmtree(workdir / "checkpoints/3/state")
+    first, second = CheckpointStore(workdir, 10), CheckpointStore(workdir, 10)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    restore, message = second._restore, "checkpoint 3 is damaged .* goes on from the checkpoint before"
+
+    def restore_late(step, abstract_state):
+        try:
+            return restore(step, abstract_state)
+        finally:
+            with pytest.raises(TrainingError, match=message):
+                first.restore_latest(abstract_state)
+
+    monkeypatch.setattr(second, "_restore", restore_late)
+    with pytest.raises(TrainingError, match=message):
+        second.restore_latest(_abstract(_state(1)))
+    assert _steps(workdir) == [2] and (workdir / "damaged_checkpoints/3").is_dir()
+
+
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 def test_a_state_that_is_not_finite_is_not_saved(tmp_path, bad):
     _save(tmp_path, {1: None})
