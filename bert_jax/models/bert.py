@@ -75,8 +75,8 @@ class BertModel(nnx.Module):
         """
         embedded = self._embed(input_ids, token_type_ids, position_ids, keys)
         if self.config.encoder_output == "mixture":
-            return self.layer_mixture(self.encoder.states(embedded, segment_ids, keys))
-        return self.encoder(embedded, segment_ids, keys)
+            return self.layer_mixture(self.encoder.states(embedded, segment_ids, position_ids, keys))
+        return self.encoder(embedded, segment_ids, position_ids, keys)
 
     def encode_and_pool(
         self,
@@ -123,7 +123,7 @@ class BertModel(nnx.Module):
         if self.config.pooling not in POOLED_AT_POSITIONS or self.config.encoder_output == "mixture":
             return self.encode_and_pool(*tokens, positions, keys)[1]
         embedded = self._embed(input_ids, token_type_ids, position_ids, keys)
-        return self.pooler.project(self.encoder(embedded, segment_ids, keys, positions))
+        return self.pooler.project(self.encoder(embedded, segment_ids, position_ids, keys, positions))
 
     def computed_states(
         self,
@@ -135,7 +135,7 @@ class BertModel(nnx.Module):
     ) -> jax.Array:
         """Returns `[num_computed_layers + 1, batch, length, hidden]`: `hidden_states` as far as they are read."""
         embedded = self._embed(input_ids, token_type_ids, position_ids, keys)
-        return self.encoder.states(embedded, segment_ids, keys, self.config.num_computed_layers)
+        return self.encoder.states(embedded, segment_ids, position_ids, keys, self.config.num_computed_layers)
 
     def read(self, states: jax.Array) -> jax.Array:
         """Returns what a call does, from `computed_states`."""
@@ -161,7 +161,7 @@ class BertModel(nnx.Module):
         Arguments are those of a call. Whatever `BertConfig.encoder_output` is, all layers are computed.
         """
         embedded = self._embed(input_ids, token_type_ids, position_ids, keys)
-        return self.encoder.states(embedded, segment_ids, keys)
+        return self.encoder.states(embedded, segment_ids, position_ids, keys)
 
     def attention_weights(
         self, input_ids: jax.Array, token_type_ids: jax.Array, position_ids: jax.Array, segment_ids: jax.Array
@@ -171,7 +171,8 @@ class BertModel(nnx.Module):
         Arguments are those of a call, without dropout. The weights of a query sum to 1, and those of padding as a key
         are 0; queries that are padding mean nothing.
         """
-        return self.encoder.attention_weights(self._embed(input_ids, token_type_ids, position_ids, None), segment_ids)
+        embedded = self._embed(input_ids, token_type_ids, position_ids, None)
+        return self.encoder.attention_weights(embedded, segment_ids, position_ids)
 
     def _embed(
         self, input_ids: jax.Array, token_type_ids: jax.Array, position_ids: jax.Array, keys: jax.Array | None

@@ -1,5 +1,7 @@
 """Ids to vectors: word, position and token-type embeddings, summed, normalised and dropped out."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,8 +42,8 @@ def sinusoidal_positions(number: int, hidden_size: int) -> np.ndarray:
 class BertEmbeddings(nnx.Module):
     """Embeddings of BERT (Devlin et al. 2018, figure 2).
 
-    With positions by formula there is no table of them. With LayerNorm before the sub-layers there is none here: the
-    first layer normalises what it reads (Xiong et al. 2020, table 1).
+    With positions by formula there is no table of them, and rotary ones come in later: see `rotary`. With LayerNorm
+    before all sub-layers there is none here: the first layer normalises what it reads (Xiong et al. 2020, table 1).
     """
 
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
@@ -57,11 +59,17 @@ class BertEmbeddings(nnx.Module):
             padded_to=padded_vocab_size(config.vocab_size),
         )
         if config.position_embedding_type == "learned":
+            sinusoids = None
+            if config.position_embedding_init == "sinusoidal":
+                table = sinusoidal_positions(config.max_position_embeddings, config.hidden_size)
+                # A sine's standard deviation is 1 / sqrt(2): so neither words nor positions drown the others.
+                sinusoids = table * (math.sqrt(2) * config.initializer_range)
             self.position_embeddings = embed(
-                config, config.max_position_embeddings, (None, "embed"), dtype=dtype, rngs=rngs
+                config, config.max_position_embeddings, (None, "embed"), dtype=dtype, rngs=rngs, begin_as=sinusoids
             )
-        self.token_type_embeddings = embed(config, config.type_vocab_size, (None, "embed"), dtype=dtype, rngs=rngs)
-        if config.layer_norm_placement == "post":
+        if config.type_vocab_size:
+            self.token_type_embeddings = embed(config, config.type_vocab_size, (None, "embed"), dtype=dtype, rngs=rngs)
+        if config.layer_norm_placement != "pre":
             self.layer_norm = layer_norm(config, dtype=dtype, rngs=rngs)
 
     def __call__(
@@ -71,7 +79,7 @@ class BertEmbeddings(nnx.Module):
 
         Args:
             input_ids: `[batch, length]`.
-            token_type_ids: `[batch, length]`.
+            token_type_ids: `[batch, length]`; not read by a model without token types.
             position_ids: `[batch, length]`.
             keys: `[batch]` dropout keys, or None for no dropout.
 
@@ -86,16 +94,23 @@ class BertEmbeddings(nnx.Module):
         """
         config = self.config
         input_ids = _checked(input_ids, config.vocab_size, "input_ids", "the vocabulary")
-        token_type_ids = _checked(token_type_ids, config.type_vocab_size, "token_type_ids", "the token types")
         position_ids = _checked(position_ids, config.max_position_embeddings, "position_ids", "the model's positions")
-        # Two or so token types: a product with a one-hot matrix spares the gather and above all its scatter backwards.
-        types = jax.nn.one_hot(token_type_ids, config.type_vocab_size, dtype=self.token_type_embeddings.dtype)
-        types = jnp.where((token_type_ids == _NOWHERE)[..., None], jnp.nan, types)
-        words = jnp.take(_whole_vectors(self.word_embeddings, VOCAB), input_ids, axis=0)
-        summed = words + self._positions(position_ids) + types @ _whole_vectors(self.token_type_embeddings)
-        if config.layer_norm_placement == "post":
+        summed = jnp.take(_whole_vectors(self.word_embeddings, VOCAB), input_ids, axis=0)
+        if config.position_embedding_type != "rotary":
+            summed += self._positions(position_ids)
+        if config.type_vocab_size:
+            summed += self._token_types(token_type_ids)
+        if config.layer_norm_placement != "pre":
             summed = self.layer_norm(summed)
         return dropout(summed, config.hidden_dropout_prob, keys)
+
+    def _token_types(self, token_type_ids: jax.Array) -> jax.Array:
+        number = self.config.type_vocab_size
+        ids = _checked(token_type_ids, number, "token_type_ids", "the token types")
+        # Two or so token types: a product with a one-hot matrix spares the gather and above all its scatter backwards.
+        types = jax.nn.one_hot(ids, number, dtype=self.token_type_embeddings.dtype)
+        types = jnp.where((ids == _NOWHERE)[..., None], jnp.nan, types)
+        return types @ _whole_vectors(self.token_type_embeddings)
 
     def _positions(self, position_ids: jax.Array) -> jax.Array:
         if self.config.position_embedding_type == "learned":

@@ -3,7 +3,6 @@
 LayerNorm follows each residual sum, as published; or, as an option, comes before each sub-layer.
 """
 
-import math
 from collections.abc import Callable
 
 import jax
@@ -12,6 +11,7 @@ from flax import nnx
 
 from bert_jax.config import BertConfig
 from bert_jax.models.activation_axes import BATCH, HEADS, MLP, with_axes
+from bert_jax.models.attention import View, attention, attention_weights, view_of
 from bert_jax.models.dropout import dropout, fold_in_each
 from bert_jax.models.execution import Execution
 from bert_jax.models.layers import activation, gather_positions, layer_norm, linear
@@ -24,66 +24,15 @@ REMAT_POLICIES = {
     "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 
-# Below any score a model produces, and finite, so that a row of padding alone stays free of NaN.
-_MASKED_SCORE = -1e30
-
-
-def attention_mask(segment_ids: jax.Array, positions: jax.Array | None = None) -> jax.Array:
-    """Who may see whom: tokens of the same packed pair, and nobody sees padding.
-
-    Args:
-        segment_ids: `[batch, length]`; 0 is padding, k the k-th packed pair.
-        positions: `[batch, queries]`, those that look; all if None.
-
-    Returns:
-        Booleans `[batch, 1, query_length, key_length]`.
-    """
-    queries = segment_ids if positions is None else jnp.take_along_axis(segment_ids, positions, axis=1)
-    same = queries[:, :, None] == segment_ids[:, None, :]
-    return (same & (segment_ids > 0)[:, None, :])[:, None]
-
-
-def attention_weights(query: jax.Array, key: jax.Array, mask: jax.Array) -> jax.Array:
-    """Softmax, in float32, of the scaled products of queries and keys (Vaswani et al. 2017, section 3.2.1).
-
-    Args:
-        query: `[batch, query_length, heads, kv]`.
-        key: `[batch, key_length, heads, kv]`.
-        mask: booleans that broadcast to `[batch, heads, query_length, key_length]`.
-
-    Returns:
-        Float32 `[batch, heads, query_length, key_length]`. A query that may see nothing sees all keys alike.
-    """
-    query = query / math.sqrt(query.shape[-1])
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
-    return jax.nn.softmax(jnp.where(mask, scores, _MASKED_SCORE), axis=-1)
-
-
-def attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, rate: float, keys: jax.Array | None
-) -> jax.Array:
-    """Scaled dot-product attention (Vaswani et al. 2017), with dropout of the weights.
-
-    Args:
-        query: `[batch, query_length, heads, kv]`.
-        key: `[batch, key_length, heads, kv]`.
-        value: `[batch, key_length, heads, kv]`.
-        mask: booleans that broadcast to `[batch, heads, query_length, key_length]`.
-        rate: dropout of the attention weights.
-        keys: `[batch]` dropout keys, or None for no dropout.
-
-    Returns:
-        `[batch, query_length, heads, kv]`.
-    """
-    weights = attention_weights(query, key, mask).astype(value.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", dropout(weights, rate, keys), value)
-
 
 def residual(
-    config: BertConfig, norm: nnx.LayerNorm, hidden: jax.Array, sub_layer: Callable[[jax.Array], jax.Array]
+    config: BertConfig,
+    norm: Callable[[jax.Array], jax.Array],
+    hidden: jax.Array,
+    sub_layer: Callable[[jax.Array], jax.Array],
 ) -> jax.Array:
     """Adds a sub-layer's output to its input, with LayerNorm of the sum, or of what goes into the sub-layer."""
-    if config.layer_norm_placement == "pre":
+    if config.is_pre_norm:
         return hidden + sub_layer(norm(hidden))
     return norm(hidden + sub_layer(hidden))
 
@@ -94,7 +43,7 @@ class SelfAttention(nnx.Module):
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         """Makes the four projections."""
         self.config = config
-        heads = (config.num_attention_heads, config.hidden_size // config.num_attention_heads)
+        heads = (config.num_attention_heads, config.head_size)
 
         def project() -> nnx.LinearGeneral:
             return linear(config, config.hidden_size, heads, ("embed",), ("heads", "kv"), dtype=dtype, rngs=rngs)
@@ -106,46 +55,59 @@ class SelfAttention(nnx.Module):
         self.layer_norm = layer_norm(config, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self, hidden: jax.Array, mask: jax.Array, keys: jax.Array | None = None, positions: jax.Array | None = None
+        self,
+        hidden: jax.Array,
+        view: View,
+        keys: jax.Array | None = None,
+        positions: jax.Array | None = None,
+        number: int | jax.Array = 0,
     ) -> jax.Array:
         """Maps `[batch, length, hidden]` to the outputs of a few positions, or of all; see `EncoderLayer`."""
 
         def attend(inputs: jax.Array) -> jax.Array:
-            seen = inputs if positions is None else self._inputs(hidden)
+            seen = inputs if positions is None else self._inputs(hidden, number)
             query, key, value = (
                 with_axes(project(vectors), BATCH, None, HEADS)
                 for project, vectors in ((self.query, inputs), (self.key, seen), (self.value, seen))
             )
             attended = attention(
-                query,
-                key,
+                *view.turn(query, key),
                 value,
-                mask,
+                view.mask,
                 self.config.attention_probs_dropout_prob,
                 fold_in_each(keys, 0),
             )
             return dropout(self.output(attended), self.config.hidden_dropout_prob, fold_in_each(keys, 1))
 
         looking = hidden if positions is None else gather_positions(hidden, positions)
-        return residual(self.config, self.layer_norm, looking, attend)
+        return residual(self.config, lambda vectors: self._norm(vectors, number), looking, attend)
 
-    def weights(self, hidden: jax.Array, mask: jax.Array) -> jax.Array:
+    def weights(self, hidden: jax.Array, view: View, number: int | jax.Array = 0) -> jax.Array:
         """Returns the attention weights, float32 `[batch, heads, length, length]`; arguments as of a call."""
-        inputs = self._inputs(hidden)
-        return attention_weights(self.query(inputs), self.key(inputs), mask)
+        inputs = self._inputs(hidden, number)
+        return attention_weights(*view.turn(self.query(inputs), self.key(inputs)), view.mask)
 
-    def _inputs(self, hidden: jax.Array) -> jax.Array:
-        return self.layer_norm(hidden) if self.config.layer_norm_placement == "pre" else hidden
+    def _inputs(self, hidden: jax.Array, number: int | jax.Array) -> jax.Array:
+        return self._norm(hidden, number) if self.config.is_pre_norm else hidden
+
+    def _norm(self, hidden: jax.Array, number: int | jax.Array) -> jax.Array:
+        """Normalises, but not what has been normalised as the embeddings' output; the first scale is not used then."""
+        normalised = self.layer_norm(hidden)
+        if self.config.layer_norm_placement != "pre_and_embeddings":
+            return normalised
+        return jnp.where(number == 0, hidden, normalised)
 
 
 class FeedForward(nnx.Module):
-    """Two linear maps with an activation between, dropout, residual and LayerNorm."""
+    """Two linear maps with an activation between, and perhaps a gate; dropout, residual and LayerNorm."""
 
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        """Makes the two maps."""
+        """Makes the maps."""
         self.config = config
         sizes = config.hidden_size, config.intermediate_size
         self.intermediate = linear(config, *sizes, ("embed",), ("mlp",), dtype=dtype, rngs=rngs)
+        if config.feed_forward_type == "gated":
+            self.gate = linear(config, *sizes, ("embed",), ("mlp",), dtype=dtype, rngs=rngs)
         self.output = linear(config, *reversed(sizes), ("mlp",), ("embed",), dtype=dtype, rngs=rngs)
         self.layer_norm = layer_norm(config, dtype=dtype, rngs=rngs)
 
@@ -153,8 +115,10 @@ class FeedForward(nnx.Module):
         """Maps `[batch, length, hidden]` to the same shape; keys `[batch]`."""
 
         def transform(inputs: jax.Array) -> jax.Array:
-            intermediate = with_axes(self.intermediate(inputs), BATCH, None, MLP)
-            outputs = self.output(activation(self.config, intermediate))
+            intermediate = activation(self.config, with_axes(self.intermediate(inputs), BATCH, None, MLP))
+            if self.config.feed_forward_type == "gated":
+                intermediate *= with_axes(self.gate(inputs), BATCH, None, MLP)
+            outputs = self.output(intermediate)
             return dropout(outputs, self.config.hidden_dropout_prob, fold_in_each(keys, 2))
 
         return residual(self.config, self.layer_norm, hidden, transform)
@@ -169,20 +133,26 @@ class EncoderLayer(nnx.Module):
         self.feed_forward = FeedForward(config, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self, hidden: jax.Array, mask: jax.Array, keys: jax.Array | None = None, positions: jax.Array | None = None
+        self,
+        hidden: jax.Array,
+        view: View,
+        keys: jax.Array | None = None,
+        positions: jax.Array | None = None,
+        number: int | jax.Array = 0,
     ) -> jax.Array:
         """Computes the layer's outputs.
 
         Args:
             hidden: `[batch, length, hidden]`.
-            mask: of `attention_mask`.
+            view: of `view_of`, for the same positions.
             keys: `[batch]` dropout keys, or None for no dropout.
             positions: `[batch, n]`, where the outputs are wanted; None for everywhere.
+            number: of the layer, from 0.
 
         Returns:
             `[batch, n, hidden]`, or `[batch, length, hidden]`.
         """
-        return self.feed_forward(self.attention(hidden, mask, keys, positions), keys)
+        return self.feed_forward(self.attention(hidden, view, keys, positions, number), keys)
 
 
 class LayerMixture(nnx.Module):
@@ -220,13 +190,14 @@ class BertEncoder(nnx.Module):
             return EncoderLayer(config, dtype=execution.jax_dtype, rngs=rngs)
 
         self.layers = stack(rngs)
-        if config.layer_norm_placement == "pre":
+        if config.is_pre_norm:
             self.final_layer_norm = layer_norm(config, dtype=execution.jax_dtype, rngs=rngs)
 
     def __call__(
         self,
         hidden: jax.Array,
         segment_ids: jax.Array,
+        position_ids: jax.Array,
         keys: jax.Array | None = None,
         positions: jax.Array | None = None,
     ) -> jax.Array:
@@ -238,6 +209,7 @@ class BertEncoder(nnx.Module):
         Args:
             hidden: `[batch, length, hidden]`.
             segment_ids: `[batch, length]`; 0 is padding.
+            position_ids: `[batch, length]`; of rotary positions.
             keys: `[batch]` dropout keys, or None for no dropout.
             positions: `[batch, n]`, where the outputs are wanted; None for everywhere.
 
@@ -246,45 +218,53 @@ class BertEncoder(nnx.Module):
         """
         layers = self.config.num_computed_layers
         if positions is None or layers == 0:
-            outputs, _ = self._scan(hidden, segment_ids, keys, layers)
+            outputs, _ = self._scan(hidden, view_of(self.config, segment_ids, position_ids), keys, layers)
             return self._read(outputs if positions is None else gather_positions(outputs, positions))
-        below, _ = self._scan(hidden, segment_ids, keys, layers - 1)
-        return self._read(self._layer_at(layers - 1, below, segment_ids, keys, positions))
+        below, _ = self._scan(hidden, view_of(self.config, segment_ids, position_ids), keys, layers - 1)
+        view = view_of(self.config, segment_ids, position_ids, positions)
+        return self._read(self._layer_at(layers - 1, below, view, keys, positions))
 
     def states(
-        self, hidden: jax.Array, segment_ids: jax.Array, keys: jax.Array | None = None, layers: int | None = None
+        self,
+        hidden: jax.Array,
+        segment_ids: jax.Array,
+        position_ids: jax.Array,
+        keys: jax.Array | None = None,
+        layers: int | None = None,
     ) -> jax.Array:
         """Returns `[layers + 1, batch, length, hidden]`: `hidden` itself, then each layer's output.
 
         Args:
-            hidden: as of a call, like the next two.
+            hidden: as of a call, like the next three.
             segment_ids: see there.
+            position_ids: see there.
             keys: see there.
             layers: how many to compute; all of them if None.
         """
         layers = self.config.num_hidden_layers if layers is None else layers
-        _, outputs = self._scan(hidden, segment_ids, keys, layers, lambda layer, before, after, mask: after)
+        view = view_of(self.config, segment_ids, position_ids)
+        _, outputs = self._scan(hidden, view, keys, layers, lambda layer, number, before, after: after)
         return self._read(jnp.concatenate([hidden[None], outputs]))
 
-    def attention_weights(self, hidden: jax.Array, segment_ids: jax.Array) -> jax.Array:
+    def attention_weights(self, hidden: jax.Array, segment_ids: jax.Array, position_ids: jax.Array) -> jax.Array:
         """Returns every layer's attention weights, float32 `[num_hidden_layers, batch, heads, length, length]`."""
-        layers = self.config.num_hidden_layers
-        # The compiler merges the products of queries and keys with the layer's own.
-        _, weights = self._scan(
-            hidden, segment_ids, None, layers, lambda layer, before, after, mask: layer.attention.weights(before, mask)
-        )
-        return weights
+        view = view_of(self.config, segment_ids, position_ids)
+
+        def look(layer: EncoderLayer, number: jax.Array, before: jax.Array, after: jax.Array) -> jax.Array:
+            # The compiler merges the products of queries and keys with the layer's own.
+            return layer.attention.weights(before, view, number)
+
+        return self._scan(hidden, view, None, self.config.num_hidden_layers, look)[1]
 
     def _layer_at(
-        self, index: int, hidden: jax.Array, segment_ids: jax.Array, keys: jax.Array | None, positions: jax.Array
+        self, index: int, hidden: jax.Array, view: View, keys: jax.Array | None, positions: jax.Array
     ) -> jax.Array:
-        """Runs one layer for a few positions; arguments as of a call."""
-        mask = attention_mask(segment_ids, positions)
+        """Runs one layer for a few positions, which the view is of; arguments as of a call."""
         graph, parameters = nnx.split(self.layers)
 
         def apply_layer(hidden: jax.Array, own: nnx.State) -> jax.Array:
             layer = nnx.merge(graph, own)
-            return with_axes(layer(with_axes(hidden, BATCH), mask, fold_in_each(keys, index), positions), BATCH)
+            return with_axes(layer(with_axes(hidden, BATCH), view, fold_in_each(keys, index), positions, index), BATCH)
 
         policy = REMAT_POLICIES[self.execution.remat]
         apply = apply_layer if policy is None else jax.checkpoint(apply_layer, policy=policy)
@@ -294,12 +274,12 @@ class BertEncoder(nnx.Module):
         return apply(hidden, own)
 
     def _read(self, states: jax.Array) -> jax.Array:
-        return self.final_layer_norm(states) if self.config.layer_norm_placement == "pre" else states
+        return self.final_layer_norm(states) if self.config.is_pre_norm else states
 
     def _scan(
         self,
         hidden: jax.Array,
-        segment_ids: jax.Array,
+        view: View,
         keys: jax.Array | None,
         layers: int,
         observe: Callable[[EncoderLayer, jax.Array, jax.Array, jax.Array], jax.Array] | None = None,
@@ -308,22 +288,22 @@ class BertEncoder(nnx.Module):
 
         Args:
             hidden: `[batch, length, hidden]`.
-            segment_ids: `[batch, length]`.
+            view: of all positions.
             keys: `[batch]` dropout keys, or None.
             layers: how many to run.
-            observe: what to keep of each layer, from the layer, its input, its output and the mask.
+            observe: what to keep of each layer, from the layer, its number, its input and its output.
 
         Returns:
             The last output, and what was observed, with a leading axis of layers.
         """
-        mask = attention_mask(segment_ids)
         graph, parameters = nnx.split(self.layers)
 
         def apply_layer(hidden: jax.Array, inputs: tuple) -> tuple[jax.Array, jax.Array | None]:
             layer_parameters, index = inputs
             layer = nnx.merge(graph, layer_parameters)
-            outputs = with_axes(layer(with_axes(hidden, BATCH), mask, fold_in_each(keys, index)), BATCH)
-            return outputs, observe and observe(layer, hidden, outputs, mask)
+            outputs = layer(with_axes(hidden, BATCH), view, fold_in_each(keys, index), number=index)
+            outputs = with_axes(outputs, BATCH)
+            return outputs, observe and observe(layer, index, hidden, outputs)
 
         policy = REMAT_POLICIES[self.execution.remat]
 

@@ -49,7 +49,9 @@ class Pooler(nnx.Module):
         """Makes the linear map."""
         self.config = config
         in_features = config.hidden_size * config.num_pooled_vectors
-        self.dense = linear(config, in_features, config.hidden_size, ("embed",), (None,), dtype=dtype, rngs=rngs)
+        self.dense = linear(
+            config, in_features, config.hidden_size, ("embed",), (None,), dtype=dtype, rngs=rngs, use_bias=True
+        )
 
     def __call__(self, states: jax.Array, segment_ids: jax.Array, positions: jax.Array) -> jax.Array:
         """Pools each text or pair.

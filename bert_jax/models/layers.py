@@ -6,6 +6,7 @@ where to cut it. The modules know nothing of meshes.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from bert_jax.config import BertConfig
@@ -27,14 +28,19 @@ def linear(
     *,
     dtype: jnp.dtype,
     rngs: nnx.Rngs,
+    use_bias: bool | None = None,
 ) -> nnx.LinearGeneral:
-    """An affine map over the last axes of its input, with named axes; computes in `dtype`, keeps float32 parameters."""
+    """An affine map over the last axes of its input, with named axes; computes in `dtype`, keeps float32 parameters.
+
+    There is a bias if the configuration says so, unless `use_bias` does.
+    """
     contracted = 1 if isinstance(in_features, int) else len(in_features)
     return nnx.LinearGeneral(
         in_features,
         out_features,
         axis=tuple(range(-contracted, 0)),
         dtype=dtype,
+        use_bias=config.use_bias if use_bias is None else use_bias,
         kernel_init=kernel_init(config),
         kernel_metadata={"logical_axes": in_axes + out_axes},
         bias_metadata={"logical_axes": out_axes},
@@ -73,20 +79,18 @@ def _promote_all_but_bias(arrays: tuple[jax.Array, ...], *, dtype: jnp.dtype) ->
     return inputs.astype(dtype), kernel.astype(dtype), bias
 
 
-def layer_norm(config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm over the hidden axis.
+def layer_norm(config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm | nnx.RMSNorm:
+    """The norm over the hidden axis that `BertConfig.norm_type` says.
 
     The variance is computed from the centred values and in float32: with an epsilon of 1e-12 the difference of two
     large squares would drown it.
     """
+    axes = {"logical_axes": ("embed",)}
+    shared = {"epsilon": config.layer_norm_eps, "dtype": dtype, "scale_metadata": axes, "rngs": rngs}
+    if config.norm_type == "rms_norm":
+        return nnx.RMSNorm(config.hidden_size, **shared)
     return nnx.LayerNorm(
-        config.hidden_size,
-        epsilon=config.layer_norm_eps,
-        dtype=dtype,
-        use_fast_variance=False,
-        scale_metadata={"logical_axes": ("embed",)},
-        bias_metadata={"logical_axes": ("embed",)},
-        rngs=rngs,
+        config.hidden_size, use_fast_variance=False, use_bias=config.use_bias, bias_metadata=axes, **shared
     )
 
 
@@ -98,12 +102,19 @@ def embed(
     dtype: jnp.dtype,
     rngs: nnx.Rngs,
     padded_to: int | None = None,
+    begin_as: np.ndarray | None = None,
 ) -> nnx.Embed:
-    """A table of `num_embeddings` vectors of the hidden size, and zeros below them up to `padded_to` rows."""
+    """A table of `num_embeddings` vectors of the hidden size, and zeros below them up to `padded_to` rows.
+
+    Their initial values are drawn, or those of `begin_as`, float32 `[num_embeddings, hidden]`.
+    """
     padding = (padded_to or num_embeddings) - num_embeddings
 
     def initialize(key: jax.Array, shape: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
-        used = kernel_init(config)(key, (num_embeddings, shape[1]), dtype)
+        if begin_as is not None:
+            used = jnp.asarray(begin_as, dtype)
+        else:
+            used = kernel_init(config)(key, (num_embeddings, shape[1]), dtype)
         return jnp.pad(used, ((0, padding), (0, 0)))
 
     return nnx.Embed(
@@ -117,7 +128,9 @@ def embed(
 
 
 def activation(config: BertConfig, inputs: jax.Array) -> jax.Array:
-    """GELU (Hendrycks and Gimpel 2016): exact, or by the tanh approximation of Google's code."""
+    """GELU (Hendrycks and Gimpel 2016), exact or by the tanh approximation of Google's code; or SiLU (the same)."""
+    if config.hidden_act == "silu":
+        return jax.nn.silu(inputs)
     return jax.nn.gelu(inputs, approximate=config.hidden_act == "gelu_tanh")
 
 

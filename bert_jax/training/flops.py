@@ -40,7 +40,8 @@ def forward_flops(config: BertConfig, batch_size: int, seq_len: int, num_predict
         num_pairs: pooled pairs of a row.
     """
     hidden = config.hidden_size
-    projections = 4 * hidden * hidden + 2 * hidden * config.intermediate_size
+    maps = 3 if config.feed_forward_type == "gated" else 2
+    projections = 4 * hidden * hidden + maps * hidden * config.intermediate_size
     attention = 2 * seq_len * hidden
     layers = config.num_computed_layers * seq_len * (projections + attention)
     masked_lm = num_predictions * (hidden * hidden + hidden * config.vocab_size)

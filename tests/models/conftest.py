@@ -126,33 +126,36 @@ def reference():
 _erf = np.vectorize(math.erf)
 _ACTIVATIONS = {
     "gelu": lambda x: x * 0.5 * (1 + _erf(x / math.sqrt(2))),
+    "silu": lambda x: x / (1 + np.exp(-x)),
     "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
 }
 
 
 def _row(p, batch, config) -> Reference:
     """One row of a batch."""
-    bert, pre = p["bert"], config.layer_norm_placement == "pre"
+    bert, pre, norm = p["bert"], config.layer_norm_placement != "post", _NORMS[config.norm_type]
     words = bert["embeddings"]["word_embeddings"]["embedding"]
-    segments, act = batch["segment_ids"], _ACTIVATIONS[config.hidden_act]
-    x = words[batch["input_ids"]] + bert["embeddings"]["token_type_embeddings"]["embedding"][batch["token_type_ids"]]
+    act = _ACTIVATIONS[config.hidden_act]
+    x = words[batch["input_ids"]]
+    if config.type_vocab_size:
+        x = x + bert["embeddings"]["token_type_embeddings"]["embedding"][batch["token_type_ids"]]
     if config.position_embedding_type == "sinusoidal":
         for place, position in enumerate(batch["position_ids"]):
             for i in range(config.hidden_size // 2):
                 x[place, 2 * i] += math.sin(position / 10000 ** (2 * i / config.hidden_size))
                 x[place, 2 * i + 1] += math.cos(position / 10000 ** (2 * i / config.hidden_size))
-    else:
+    elif config.position_embedding_type == "learned":
         x = x + bert["embeddings"]["position_embeddings"]["embedding"][batch["position_ids"]]
-    if not pre:
-        x = _layer_norm(x, bert["embeddings"]["layer_norm"])
+    if config.layer_norm_placement != "pre":
+        x = norm(x, bert["embeddings"]["layer_norm"])
     states, attention = [x], []
     for number in range(config.num_hidden_layers):
         layer = jax.tree.map(lambda leaf, number=number: leaf[number], bert["encoder"]["layers"])
-        x, weights = _layer(x, segments, layer, config.num_attention_heads, act, pre)
+        x, weights = _layer(x, batch, layer, config, act, number)
         states.append(x)
         attention.append(weights)
     if pre:
-        states = [_layer_norm(state, bert["encoder"]["final_layer_norm"]) for state in states]
+        states = [norm(state, bert["encoder"]["final_layer_norm"]) for state in states]
 
     computed = states
     if config.encoder_output == "mixture":
@@ -165,39 +168,58 @@ def _row(p, batch, config) -> Reference:
 
     pooled = next_sentence = masked_lm = None
     if "pooler" in bert:
-        vectors = [_pool(output, computed, segments, begin, config.pooling) for begin in batch["cls_positions"]]
+        vectors = [
+            _pool(output, computed, batch["segment_ids"], begin, config.pooling) for begin in batch["cls_positions"]
+        ]
         pooled = np.tanh(_affine(np.stack(vectors), bert["pooler"]["dense"]))
     if "next_sentence" in p:
         next_sentence = _affine(pooled, p["next_sentence"]["dense"])
     if "masked_lm" in p:
         head = p["masked_lm"]
         transformed = act(_affine(output[batch["masked_positions"]], head["transform"]))
-        scores = _layer_norm(transformed, head["layer_norm"]) @ words.T + head["bias"]
+        scores = norm(transformed, head["layer_norm"]) @ words.T + head["bias"]
         masked_lm = scores[:, : config.vocab_size]
     return Reference(np.stack(states), np.stack(attention), output, pooled, masked_lm, next_sentence)
 
 
-def _layer(x, segments, p, heads, act, pre):
+def _layer(x, batch, p, config, act, number):
     """One layer for a single row `[length, hidden]`, head by head; returns its output and its attention weights."""
-    p_attention = p["attention"]
-    inputs = _layer_norm(x, p_attention["layer_norm"]) if pre else x
+    norm, placement, heads = _NORMS[config.norm_type], config.layer_norm_placement, config.num_attention_heads
+    p_attention, segments = p["attention"], batch["segment_ids"]
+    begins_normalised = placement == "pre_and_embeddings" and number == 0
+    inputs = x if placement == "post" or begins_normalised else norm(x, p_attention["layer_norm"])
     query, key, value = (_affine(inputs, p_attention[name]) for name in ("query", "key", "value"))
     size = x.shape[-1] // heads
     visible = (segments[:, None] == segments[None]) & (segments > 0)[None]
     contexts, all_weights = [], []
     for head in range(heads):
         part = slice(head * size, (head + 1) * size)
-        scores = query[:, part] @ key[:, part].T / math.sqrt(size)
+        queries, keys = query[:, part], key[:, part]
+        if config.position_embedding_type == "rotary":
+            queries, keys = (_turn(vectors, batch["position_ids"], config.rotary_base) for vectors in (queries, keys))
+        scores = queries @ keys.T / math.sqrt(size)
         weights = _softmax(np.where(visible, scores, -1e30))
         contexts.append(weights @ value[:, part])
         all_weights.append(weights)
     attended = _affine(np.concatenate(contexts, -1), p_attention["output"])
-    x = x + attended if pre else _layer_norm(x + attended, p_attention["layer_norm"])
+    x = norm(x + attended, p_attention["layer_norm"]) if placement == "post" else x + attended
     p = p["feed_forward"]
-    inputs = _layer_norm(x, p["layer_norm"]) if pre else x
-    transformed = _affine(act(_affine(inputs, p["intermediate"])), p["output"])
-    x = x + transformed if pre else _layer_norm(x + transformed, p["layer_norm"])
+    inputs = x if placement == "post" else norm(x, p["layer_norm"])
+    intermediate = act(_affine(inputs, p["intermediate"]))
+    if config.feed_forward_type == "gated":
+        intermediate = intermediate * _affine(inputs, p["gate"])
+    transformed = _affine(intermediate, p["output"])
+    x = norm(x + transformed, p["layer_norm"]) if placement == "post" else x + transformed
     return x, np.stack(all_weights)
+
+
+def _turn(vectors, positions, base):
+    """Multiplies each pair of dimensions, as a complex number, by that of its angle."""
+    half = vectors.shape[-1] // 2
+    numbers = vectors[:, :half] + 1j * vectors[:, half:]
+    for i in range(half):
+        numbers[:, i] *= np.exp(1j * positions / base ** (2 * i / vectors.shape[-1]))
+    return np.concatenate([numbers.real, numbers.imag], -1)
 
 
 def _pool(output, computed, segments, begin, pooling):
@@ -214,13 +236,20 @@ def _pool(output, computed, segments, begin, pooling):
 
 def _layer_norm(x, p, epsilon=1e-12):
     centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon) * p["scale"] + p["bias"]
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon) * p["scale"] + p.get("bias", 0)
+
+
+def _rms_norm(x, p, epsilon=1e-12):
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * p["scale"]
+
+
+_NORMS = {"layer_norm": _layer_norm, "rms_norm": _rms_norm}
 
 
 def _affine(x, p):
     """A product with a kernel of any number of axes, seen as a matrix."""
     kernel = p["kernel"].reshape(x.shape[-1], -1)
-    return x @ kernel + p["bias"].reshape(-1)
+    return x @ kernel + (p["bias"].reshape(-1) if "bias" in p else 0)
 
 
 def _softmax(x):

@@ -10,10 +10,14 @@ import pytest
 from flax import nnx
 
 from bert_jax.models import execution
+from bert_jax.models.attention import View, attention, attention_mask
 from bert_jax.models.dropout import dropout, fold_in_each, row_keys
-from bert_jax.models.encoder import REMAT_POLICIES, BertEncoder, EncoderLayer, attention, attention_mask
+from bert_jax.models.encoder import REMAT_POLICIES, BertEncoder, EncoderLayer
 from bert_jax.models.execution import Execution
 from bert_jax.models.parameters import Functional
+
+# Of two rows, the first of which packs two texts.
+_POSITIONS = jnp.asarray([[0, 1, 2, 0, 1, 0], [0, 1, 2, 3, 4, 5]])
 
 
 def one_head(values):
@@ -99,7 +103,7 @@ def test_the_scan_equals_a_loop_over_layers(config, dropped):
     hidden = jax.random.normal(jax.random.key(1), (2, 6, 16))
     segments = jnp.asarray([[1, 1, 1, 2, 2, 0], [1, 1, 1, 1, 1, 1]])
     keys = row_keys(jax.random.key(2), jnp.arange(2)) if dropped else None
-    outputs = nnx.jit(lambda stack: stack(hidden, segments, keys))(stack)
+    outputs = nnx.jit(lambda stack: stack(hidden, segments, _POSITIONS, keys))(stack)
 
     graph, stacked = nnx.split(stack.layers)
     expected = hidden
@@ -107,7 +111,7 @@ def test_the_scan_equals_a_loop_over_layers(config, dropped):
     @jax.jit
     def apply_layer(parameters, hidden, number):
         layer: EncoderLayer = nnx.merge(graph, parameters)
-        return layer(hidden, attention_mask(segments), fold_in_each(keys, number))
+        return layer(hidden, View(attention_mask(segments)), fold_in_each(keys, number))
 
     for number in range(3):
         parameters = jax.tree.map(lambda leaf, number=number: leaf[number], stacked)
@@ -122,6 +126,7 @@ def test_the_scan_equals_a_loop_over_layers(config, dropped):
     [
         {},
         {"layer_norm_placement": "pre"},
+        {"position_embedding_type": "rotary", "layer_norm_placement": "pre_and_embeddings"},
         {"encoder_output": 2},
         {"remat": "full"},
         {"frozen_layers": 1, "unroll": 2},
@@ -141,10 +146,12 @@ def test_the_outputs_at_a_few_positions_are_those_of_all(config, options):
     positions = jnp.asarray([[0, 3, 5], [4, 4, 1]])
 
     def at_positions(parameters, hidden):
-        return encoder.apply(parameters, hidden, segments, None, positions)
+        return encoder.apply(parameters, hidden, segments, _POSITIONS, None, positions)
 
     def everywhere(parameters, hidden):
-        return jnp.take_along_axis(encoder.apply(parameters, hidden, segments), positions[..., None], axis=1)
+        return jnp.take_along_axis(
+            encoder.apply(parameters, hidden, segments, _POSITIONS), positions[..., None], axis=1
+        )
 
     def outputs_and_gradients(function):
         outputs, pull_back = jax.vjp(function, parameters, hidden)
@@ -160,9 +167,10 @@ def test_the_last_layer_computes_no_more_than_is_read(config):
     encoder = Functional(lambda rngs: BertEncoder(config, execution=Execution(), rngs=rngs))
     parameters = jax.eval_shape(encoder.init, jax.random.key(0))
     shapes = jax.ShapeDtypeStruct((4, 64, 16), jnp.float32), jax.ShapeDtypeStruct((4, 64), jnp.int32)
+    shapes += shapes[-1:]
 
     def flops(*positions):
-        lowered = jax.jit(lambda *arguments: encoder.apply(*arguments[:3], None, *positions)).lower(parameters, *shapes)
+        lowered = jax.jit(lambda *arguments: encoder.apply(*arguments, None, *positions)).lower(parameters, *shapes)
         return lowered.compile().cost_analysis()["flops"]
 
     # Keys and values of all are a sixth of the layer's products, and of its attention hardly anything is left.
@@ -184,7 +192,7 @@ def encoder_gradient(config):
         encoder = Functional(build)
 
         def total(parameters, hidden):
-            return jnp.sum(jnp.sin(encoder.apply(parameters, hidden, segments, keys)) * hidden)
+            return jnp.sum(jnp.sin(encoder.apply(parameters, hidden, segments, _POSITIONS, keys)) * hidden)
 
         parameters = encoder.init(jax.random.key(0))
         compiled = jax.jit(jax.grad(total, argnums=(0, 1))).lower(parameters, hidden).compile()

@@ -16,11 +16,26 @@ from bert_jax.models.bert import token_arrays
 from bert_jax.models.dropout import row_keys
 from bert_jax.models.embeddings import sinusoidal_positions
 from bert_jax.models.parameters import count_parameters
+from bert_jax.models.rotary import rotate, rotation_of
 from bert_jax.training.initialization import paths
 
 OPTIONS = {
     "sinusoidal": {"position_embedding_type": "sinusoidal"},
     "pre": {"layer_norm_placement": "pre"},
+    "rotary": {"position_embedding_type": "rotary", "rotary_base": 100.0},
+    "pre_and_embeddings": {"layer_norm_placement": "pre_and_embeddings"},
+    "rms_norm": {"norm_type": "rms_norm"},
+    "no_biases": {"use_bias": False},
+    "gated": {"feed_forward_type": "gated"},
+    "no_token_types": {"type_vocab_size": 0},
+    "modern": {
+        "position_embedding_type": "rotary",
+        "layer_norm_placement": "pre_and_embeddings",
+        "use_bias": False,
+        "feed_forward_type": "gated",
+        "hidden_act": "silu",
+        "type_vocab_size": 0,
+    },
     "mixture": {"encoder_output": "mixture"},
     "embeddings": {"encoder_output": 0},
     "layer_-2": {"encoder_output": -2},
@@ -43,6 +58,7 @@ OPTIONS = {
 # Those whose gradients are computed: all that an option does happens in one of them.
 DIFFERENTIATED = {
     "together": OPTIONS["together"],
+    "modern": OPTIONS["modern"],
     "max_of_layer_3": {"encoder_output": 3, "pooling": "max"},
     "mean_of_mixture": {"encoder_output": "mixture", "pooling": "mean"},
 }
@@ -98,7 +114,7 @@ def test_packing_and_padding_change_nothing(build, apply, fill, option, random_p
     assert np.isfinite(masked_lm[..., : option.vocab_size]).all() and np.isfinite(next_sentence).all()
 
 
-@pytest.mark.parametrize("name", ["together", "layer_-2"])
+@pytest.mark.parametrize("name", ["together", "modern", "layer_-2"])
 def test_hidden_states_and_attention_weights_against_numpy(build, fill, published, batch, reference, name):
     config = dataclasses.replace(published, **OPTIONS[name])
     model = build(config)
@@ -148,13 +164,16 @@ def test_every_parameter_that_is_used_learns(gradient, differentiated):
             continue
         for number, values in enumerate(leaf):
             # The keys' bias moves all scores of a query alike, which softmax does not see.
-            if number < differentiated.num_computed_layers and not name.endswith("attention/key/bias"):
+            is_used = number < differentiated.num_computed_layers
+            if number == 0 and differentiated.layer_norm_placement == "pre_and_embeddings":
+                is_used &= "attention/layer_norm" not in name
+            if is_used and not name.endswith("attention/key/bias"):
                 assert np.abs(values).max() > 1e-4, (name, number)
-            if number >= differentiated.num_computed_layers:
+            if not is_used:
                 assert (values == 0).all(), (name, number)
 
 
-@pytest.mark.parametrize("options", ["together", "max_of_layer_3"])
+@pytest.mark.parametrize("options", ["together", "modern", "max_of_layer_3"])
 def test_recomputing_and_unrolling_change_no_gradient(gradient, published, options):
     config = dataclasses.replace(published, **DIFFERENTIATED[options])
     plain = paths(gradient(config))
@@ -208,6 +227,35 @@ def test_sinusoidal_positions():
     np.testing.assert_allclose(np.diagonal(products, 7), products[0, 7], rtol=1e-5)
 
 
+def test_rotations_show_differences_of_positions_alone():
+    random = np.random.default_rng(0)
+    query, key = random.normal(size=(2, 1, 1, 1, 8))
+    query, key = (jnp.asarray(np.broadcast_to(one, (1, 20, 1, 8)), jnp.float32) for one in (query, key))
+    rotation = rotation_of(jnp.arange(20)[None], 8, 50.0, 32)
+    products = np.einsum("bqhd,bkhd->qk", rotate(query, rotation), rotate(key, rotation))
+    for difference in range(-19, 20):
+        diagonal = np.diagonal(products, difference)
+        np.testing.assert_allclose(diagonal, diagonal[0], atol=1e-5)
+    assert np.abs(np.diff(products[0])).min() > 1e-3
+    # A turn keeps lengths, and a position that there is not has none.
+    np.testing.assert_allclose(
+        np.linalg.norm(rotate(query, rotation)[0, :, 0], axis=-1), np.linalg.norm(query[0, 0]), rtol=1e-5
+    )
+    beyond = rotate(query[:, :3], rotation_of(jnp.asarray([[-1, 31, 32]]), 8, 50.0, 32))
+    assert np.isnan(beyond).any(axis=(0, 2, 3)).tolist() == [True, False, True]
+
+
+def test_learned_positions_that_begin_as_sinusoids(build, published):
+    config = dataclasses.replace(published, position_embedding_init="sinusoidal")
+    tables = build(config).init(jax.random.key(0))["bert"]["embeddings"]
+    positions = tables["position_embeddings"]["embedding"]
+    expected = sinusoidal_positions(32, 16)
+    np.testing.assert_allclose(positions / positions[0, 1], expected, atol=1e-6)
+    # The root mean square of words as drawn, but for what is cut off at two standard deviations.
+    root_mean_square = np.sqrt(np.mean(np.square(positions)))
+    np.testing.assert_allclose(root_mean_square, config.initializer_range, rtol=1e-5)
+
+
 _PUBLISHED_PARAMETERS = {
     *(f"bert/embeddings/{kind}_embeddings/embedding" for kind in ("word", "position", "token_type")),
     *(
@@ -235,6 +283,14 @@ _PUBLISHED_PARAMETERS = {
 _EMBEDDINGS_NORM = {f"bert/embeddings/layer_norm/{leaf}" for leaf in ("scale", "bias")}
 _FINAL_NORM = {f"bert/encoder/final_layer_norm/{leaf}" for leaf in ("scale", "bias")}
 _MIXTURE = {f"bert/layer_mixture/{leaf}" for leaf in ("weights", "gamma")}
+_GATE = {f"bert/encoder/layers/feed_forward/gate/{leaf}" for leaf in ("kernel", "bias")}
+_NORM_BIASES = {name for name in _PUBLISHED_PARAMETERS if name.endswith("layer_norm/bias")}
+_BIASES = _NORM_BIASES | {
+    name
+    for name in _PUBLISHED_PARAMETERS
+    if name.endswith("/bias") and ("/layers/" in name or name.startswith("masked_lm/transform"))
+}
+_TOKEN_TYPES = {"bert/embeddings/token_type_embeddings/embedding"}
 _POSITIONS = {"bert/embeddings/position_embeddings/embedding"}
 
 
@@ -243,6 +299,13 @@ _POSITIONS = {"bert/embeddings/position_embeddings/embedding"}
     [
         ({}, set(), set(), 0),
         ({"position_embedding_type": "sinusoidal"}, set(), _POSITIONS, -32 * 16),
+        ({"position_embedding_type": "rotary"}, set(), _POSITIONS, -32 * 16),
+        ({"position_embedding_init": "sinusoidal"}, set(), set(), 0),
+        ({"type_vocab_size": 0}, set(), _TOKEN_TYPES, -2 * 16),
+        ({"norm_type": "rms_norm"}, set(), _NORM_BIASES, -(2 + 4 * 2) * 16),
+        ({"use_bias": False}, set(), _BIASES, -(2 + 4 * 2 + 4 * 5 + 1) * 16 - 4 * 24),
+        ({"feed_forward_type": "gated"}, _GATE, set(), 4 * (16 * 24 + 24)),
+        ({"layer_norm_placement": "pre_and_embeddings"}, _FINAL_NORM, set(), 2 * 16),
         ({"layer_norm_placement": "pre"}, _FINAL_NORM, _EMBEDDINGS_NORM, 0),
         ({"encoder_output": "mixture"}, _MIXTURE, set(), 4 + 2),
         ({"encoder_output": 2}, set(), set(), 0),

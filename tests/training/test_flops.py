@@ -23,6 +23,7 @@ _LAYERS, _ROWS = 3, 2
         (128, 0.05, {}),
         (512, 0.03, {}),
         (128, 0.05, {"encoder_output": 2}),
+        (128, 0.05, {"feed_forward_type": "gated", "position_embedding_type": "rotary"}),
         (128, 0.05, {"num_hidden_layers": 4, "pooling": "last_four"}),
     ],
 )
