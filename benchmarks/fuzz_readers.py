@@ -14,8 +14,11 @@ import numpy as np
 from bert_jax.config import BertConfig
 from bert_jax.data import rows
 from bert_jax.interop import google, huggingface
+from bert_jax.interop.bert import BERT
 from bert_jax.interop.json_config import bert_config, shared_fields
-from bert_jax.interop.names import HUGGINGFACE, axis_sizes, tensors_of
+from bert_jax.interop.model_family import Family
+from bert_jax.interop.modernbert import MODERNBERT
+from bert_jax.interop.names import axis_sizes
 from bert_jax.tasks.classification import Classification
 from bert_jax.tasks.examples.choices import continuations, read_choices
 from bert_jax.tasks.examples.labels import collect_labels
@@ -46,6 +49,10 @@ _TEXT = "The quick brown fox jumps over the lazy dog, 27 times in 1984. It was a
 _SIZES = BertConfig(
     vocab_size=len(_TOKENS), hidden_size=4, num_hidden_layers=2, num_attention_heads=2, intermediate_size=4,
     max_position_embeddings=8,
+)  # fmt: skip
+_MODERN = dataclasses.replace(
+    _SIZES, position_embedding_type="rotary", layer_norm_placement="pre_and_embeddings", use_bias=False,
+    feed_forward_type="gated", type_vocab_size=0,
 )  # fmt: skip
 
 
@@ -118,28 +125,27 @@ def _read_tokenizer(folder: pathlib.Path, draw: random.Random) -> None:
 # ---- Models and rows
 
 
-def _tensors(config: BertConfig, model_class: str) -> dict[str, np.ndarray]:
+def _tensors(family: Family, config: BertConfig, model_class: str) -> dict[str, np.ndarray]:
     sizes = axis_sizes(config, 3)
     return {
-        name: np.zeros(tensor.shape_in(HUGGINGFACE, sizes), np.float32)
-        for tensor in tensors_of(model_class)
-        for name in tensor.names_in(HUGGINGFACE, config.num_hidden_layers)
+        name: np.zeros(tensor.shape(sizes), np.float32)
+        for tensor in family.table.tensors_of(model_class)
+        for name in tensor.names(config.num_hidden_layers)
     }
 
 
-def _model(model_class: str, shards: int) -> dict[str, bytes]:
+def _model(family: Family, config: BertConfig, model_class: str, shards: int) -> dict[str, bytes]:
     from safetensors.numpy import save
 
     task = Classification("single", ("bad", "fine", "good"), None, (), False)
     fields = {
-        "architectures": [model_class],
-        "model_type": "bert",
-        **shared_fields(_SIZES),
-        "hidden_act": "gelu",
+        "architectures": [family.table.class_names[model_class]],
+        "model_type": family.model_type,
+        **family.write_config(config, None),
         "id2label": {"0": "bad", "1": "fine", "2": "good"},
         "bert_jax": {"model_class": model_class, "finetuning": task.to_json()},
     }
-    tensors = _tensors(_SIZES, model_class)
+    tensors = _tensors(family, config, model_class)
     files = {"config.json": _json(fields), "vocab.txt": "\n".join(_TOKENS).encode()}
     if shards == 1:
         return {**files, huggingface.WEIGHTS_FILE: save(tensors)}
@@ -422,7 +428,14 @@ def readers() -> dict[str, Reader]:
         "vocabulary": Reader(
             [{"vocab.txt": _vocabulary()["vocab.txt"]}], lambda folder, _: read_vocabulary(folder / "vocab.txt")
         ),
-        "model": Reader([_model("BertForSequenceClassification", 1), _model("BertForPreTraining", 2)], _read_model),
+        "model": Reader(
+            [
+                _model(BERT, _SIZES, "BertForSequenceClassification", 1),
+                _model(BERT, _SIZES, "BertForPreTraining", 2),
+                _model(MODERNBERT, _MODERN, "BertForMaskedLM", 1),
+            ],
+            _read_model,
+        ),
         "google configuration": Reader([{google.CONFIG_FILE: _json(shared_fields(_SIZES))}], _read_google_config),
         "task record": Reader(_task_records(), _read_task_record),
         "rows": Reader([_rows()], _read_rows),

@@ -58,7 +58,7 @@ def execute(values: flags.FlagValues) -> int:
     model, run = choose_task(open_chosen(source, values.checkpoint or LATEST, "from"), values.task_name)
     task = _task(run)
     if values.format == "huggingface":
-        huggingface.check_writable(model.config)
+        family, _ = huggingface.family_to_write(model.config, model.model_class)
     tokenizer = model.load_tokenizer() if model.tokenizer_directory else None
 
     # From here on, imports are slow.
@@ -77,6 +77,8 @@ def execute(values: flags.FlagValues) -> int:
             huggingface.write_directory(
                 folder, model.config, model.model_class, model.labels, parameters, tokenizer, task
             )
+            if unwritten := list(leaves_by_path(parameters)):
+                print(f"left out, as a {family.name} has no such parts: {', '.join(unwritten)}")
         else:
             _write_checkpoint(folder, model, parameters, tokenizer, task, temporary)
         publish(folder, target)

@@ -8,9 +8,9 @@ later versions of the original code compute the approximation by tanh under the 
 import pathlib
 
 from bert_jax.errors import UserError
+from bert_jax.interop.bert import GOOGLE
 from bert_jax.interop.google_variables import VariableReader, open_variables
 from bert_jax.interop.json_config import bert_config
-from bert_jax.interop.names import GOOGLE
 from bert_jax.interop.tensor_files import Match, match_tensors
 from bert_jax.text.json_files import read_json_object
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from bert_jax.errors import UserError
-from bert_jax.interop import names
+from bert_jax.interop.bert import GOOGLE
 
 _PACKAGES = pathlib.Path(__file__).resolve().parents[2]
 _DAMAGED = 3
@@ -113,7 +113,7 @@ def _extract(prefix: pathlib.Path, file: pathlib.Path) -> int:
     from safetensors.numpy import save_file
 
     reader = TensorFlowReader(prefix)
-    wanted = [name for name in reader.shapes if names.canonical_name(names.GOOGLE, name) is not None]
+    wanted = [name for name in reader.shapes if GOOGLE.canonical_name(name) is not None]
     save_file({name: reader.read(name) for name in wanted}, file)
     return 0
 

@@ -1,7 +1,7 @@
 """Hugging Face directories: config.json, weights in safetensors (one file or shards), and a tokenizer's files.
 
 Neither torch nor transformers is needed. What is written opens there by `from_pretrained`, and no weight is missing or
-unexpected.
+unexpected. A family of models, such as BERT, has a file of its own that says how it lies there.
 """
 
 import pathlib
@@ -13,10 +13,12 @@ import numpy as np
 from bert_jax.config import BertConfig
 from bert_jax.durable_files import library_os_errors
 from bert_jax.errors import UserError
-from bert_jax.interop.json_config import bert_config, shared_fields
-from bert_jax.interop.names import HUGGINGFACE
+from bert_jax.interop.bert import BERT
+from bert_jax.interop.model_family import Family
+from bert_jax.interop.modernbert import MODERNBERT
 from bert_jax.interop.tensor_files import Match, disassemble, match_tensors
 from bert_jax.text.json_files import expect_type, read_json_object, show_json
+from bert_jax.text.published_tokenizers import CONFIG_FILE as TOKENIZER_CONFIG_FILE
 from bert_jax.text.tokenizer import Tokenizer, write_json
 
 CONFIG_FILE = "config.json"
@@ -24,9 +26,9 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
-# gelu_new and gelu_pytorch_tanh are the same function; gelu_new is the name that every version of transformers knows.
-_ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
-_ACTIVATION_NAMES = {"gelu": "gelu", "gelu_tanh": "gelu_new"}
+# A model is written as the first that can be its architecture.
+FAMILIES = (BERT, MODERNBERT)
+
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 # Where a model that was converted keeps in its configuration what it was tuned for; others leave the entry alone.
@@ -40,14 +42,6 @@ PROBLEM_TYPES = {
 
 # Bytes of what a file of weights says of its tensors, some hundred for each; a BERT of 24 layers has 400.
 _LONGEST_HEADER = 8 << 20
-
-# The options of ours that Hugging Face's BertModel does not have, with the value that says that they are off.
-_PUBLISHED = {
-    "position_embedding_type": "learned",
-    "layer_norm_placement": "post",
-    "encoder_output": "last",
-    "pooling": "cls",
-}
 
 
 class SafetensorsReader:
@@ -121,17 +115,17 @@ def open_directory(directory: pathlib.Path) -> tuple[Match, SafetensorsReader]:
     """Reads configuration and headers, no weights.
 
     Raises:
-        UserError: the directory does not hold a BERT, or not all of it.
+        UserError: the directory does not hold a model of one of FAMILIES, or not all of it.
     """
     path = directory / CONFIG_FILE
     fields = read_json_object(path)
-    _check_architecture(path, fields)
-    config = bert_config(path, fields, _ACTIVATIONS)
+    family = _family_of(path, fields)
+    config = family.read_config(path, fields)
     files, source = _tensor_files(directory)
     reader = SafetensorsReader(files)
     declared = expect_type(fields.get("architectures"), list[str] | None, f"{path}: architectures")
     match = match_tensors(
-        HUGGINGFACE,
+        family.table,
         reader.shapes,
         config,
         str(source),
@@ -141,21 +135,13 @@ def open_directory(directory: pathlib.Path) -> tuple[Match, SafetensorsReader]:
     return match, reader
 
 
-def _check_architecture(path: pathlib.Path, fields: Mapping[str, Any]) -> None:
-    """Raises a UserError for what is not a BERT, or one with options that ours does not have."""
-    model_type = fields.get("model_type", "bert")
-    if model_type != "bert":
-        raise UserError(f"{path} describes a model of type {show_json(model_type)}, not 'bert': only BERT can be read")
-    positions = fields.get("position_embedding_type", "absolute")
-    if positions not in (None, "absolute"):
-        raise UserError(
-            f"{path}: position_embedding_type is {show_json(positions)}: only absolute positions can be read"
-        )
-    for option in ("is_decoder", "add_cross_attention", "pruned_heads"):
-        if fields.get(option):
-            raise UserError(
-                f"{path}: {option} is {show_json(fields[option])}: only BERT as an encoder, unpruned, can be read"
-            )
+def _family_of(path: pathlib.Path, fields: Mapping[str, Any]) -> Family:
+    model_type = fields.get("model_type", BERT.model_type)
+    for family in FAMILIES:
+        if family.model_type == model_type:
+            return family
+    known = " and ".join(family.name for family in FAMILIES)
+    raise UserError(f"{path} describes a model of type {show_json(model_type)}: only {known} can be read")
 
 
 def _tensor_files(directory: pathlib.Path) -> tuple[dict[str, pathlib.Path], pathlib.Path]:
@@ -232,15 +218,20 @@ def _written_labels(finetuning: Mapping[str, Any], labels: tuple[str, ...] | Non
     return ("LABEL_0",) if is_number else labels
 
 
-def check_writable(config: BertConfig) -> None:
-    """Raises a UserError unless Hugging Face's BertModel can be this architecture."""
-    for name, published in _PUBLISHED.items():
-        value = getattr(config, name)
-        if value != published:
-            raise UserError(
-                f"Hugging Face's BertModel has no {name}={value!r}, only BERT as published: keep this model in the"
-                " format bert_jax"
-            )
+def family_to_write(config: BertConfig, model_class: str) -> tuple[Family, str]:
+    """Returns the family as which a model can be written, and the class: of ours, and without a head or two perhaps.
+
+    Raises:
+        UserError: there is none; says what each family lacks.
+    """
+    reasons = []
+    for family in FAMILIES:
+        lacking = family.lacks(config)
+        written_class = family.written_class(model_class)
+        if not lacking and written_class is not None:
+            return family, written_class
+        reasons.append(f"{family.name} has no {', '.join(lacking) or f'head like that of a {model_class}'}")
+    raise UserError(f"Hugging Face's {'; its '.join(reasons)}: keep this model in the format bert_jax")
 
 
 def write_directory(
@@ -256,23 +247,21 @@ def write_directory(
 
     Args:
         directory: exists.
-        config: the architecture, as published (see `check_writable`).
-        model_class: its class, a name that transformers knows too.
+        config: the architecture, one that a family has (see `family_to_write`).
+        model_class: its class.
         labels: of a classifier.
-        parameters: used up: they are taken out of the dict as they are written.
+        parameters: used up: they are taken out of the dict as they are written. Those that the family has no place for
+            are left there.
         tokenizer: its files are written too, unless None.
         task: what `read_task` is to find.
     """
     from safetensors.numpy import save_file
 
-    check_writable(config)
+    family, model_class = family_to_write(config, model_class)
     fields: dict[str, Any] = {
-        "architectures": [model_class],
-        "model_type": "bert",
-        **shared_fields(config),
-        "hidden_act": _ACTIVATION_NAMES[config.hidden_act],
-        "position_embedding_type": "absolute",
-        "pad_token_id": tokenizer.pad_id if tokenizer else 0,
+        "architectures": [family.table.class_names[model_class]],
+        "model_type": family.model_type,
+        **family.write_config(config, tokenizer),
         "dtype": "float32",
     }
     task = task or {}
@@ -287,20 +276,23 @@ def write_directory(
         fields["id2label"] = {str(index): label for index, label in enumerate(labels)}
         fields["label2id"] = {label: index for index, label in enumerate(labels)}
     write_json(directory / CONFIG_FILE, fields)
-    tensors = dict(disassemble(parameters, HUGGINGFACE, config, model_class))
+    tensors = dict(disassemble(parameters, family.table, config, model_class))
     if model_class == "BertModel":
         # The class itself is saved without the prefix that it has inside the others.
-        tensors = {name.removeprefix("bert."): array for name, array in tensors.items()}
+        tensors = {name.removeprefix(family.table.prefix): array for name, array in tensors.items()}
     with library_os_errors():
         save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     if tokenizer is not None:
-        write_tokenizer(tokenizer, directory)
+        write_tokenizer(tokenizer, directory, family.tokenizer_fields)
 
 
-def write_tokenizer(tokenizer: Tokenizer, directory: pathlib.Path) -> None:
-    """Saves a tokenizer's files into a directory that holds other files already."""
+def write_tokenizer(tokenizer: Tokenizer, directory: pathlib.Path, fields: Mapping[str, Any]) -> None:
+    """Saves a tokenizer's files into a directory that holds others already; tokenizer_config.json with more fields."""
     apart = directory / "tokenizer_files"
     tokenizer.save(apart)
     for path in apart.iterdir():
         path.rename(directory / path.name)
     apart.rmdir()
+    if fields:
+        path = directory / TOKENIZER_CONFIG_FILE
+        write_json(path, {**read_json_object(path), **fields})

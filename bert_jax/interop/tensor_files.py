@@ -14,7 +14,7 @@ import numpy as np
 
 from bert_jax.config import BertConfig
 from bert_jax.errors import UserError
-from bert_jax.interop import names
+from bert_jax.interop.names import CLASSIFIERS, MODEL_PARTS, Table, axis_sizes
 
 # Reads one tensor of a file by the file's own name.
 Read = Callable[[str], np.ndarray]
@@ -61,7 +61,7 @@ class Match:
     """How a file's tensors fill a model.
 
     Attributes:
-        format: "huggingface" or "google".
+        table: of the names that the file uses.
         config: the architecture.
         model_class: the class that the tensors make.
         labels: names of a classifier's labels, None for other classes.
@@ -69,7 +69,7 @@ class Match:
         file_names: the file's own name by the table's name.
     """
 
-    format: str
+    table: Table
     config: BertConfig
     model_class: str
     labels: tuple[str, ...] | None
@@ -78,11 +78,11 @@ class Match:
 
     def sizes(self) -> dict[str, int]:
         """See `names.axis_sizes`."""
-        return names.axis_sizes(self.config, len(self.labels) if self.labels else None)
+        return axis_sizes(self.config, len(self.labels) if self.labels else None)
 
 
 def match_tensors(
-    format: str,
+    table: Table,
     shapes: Mapping[str, tuple[int, ...]],
     config: BertConfig,
     source: str,
@@ -93,29 +93,25 @@ def match_tensors(
     """Finds the place of every tensor of a file.
 
     Args:
-        format: "huggingface" or "google".
+        table: of the names that the file uses.
         shapes: of the file's tensors, by name.
         config: the architecture that the file's configuration describes.
         source: the file, for messages.
-        declared_class: the class that the file says it was saved from, where it does.
+        declared_class: the class that the file says it was saved from, where it does, under the format's name.
         labels: the labels that it says it has; by default as many as the classifier tells apart, LABEL_0 and so on.
 
     Raises:
         UserError: a tensor of the encoder is missing or of another shape: this is not that BERT.
     """
-    found = _find(format, shapes)
+    found = _find(table, shapes)
     # Every layer has tensors of its own, and names are made for no more layers than there can be.
     if config.num_hidden_layers > len(found):
         raise UserError(
             f"{source} does not hold the BERT that its configuration describes: that has {config.num_hidden_layers}"
             f" layers, and of a BERT there are {len(found)} tensors; copy weights and configuration again"
         )
-    if labels is None:
-        bias = found.get(names.PARTS["classifier"][1].names[format])
-        num_labels = shapes[bias][0] if bias and shapes[bias] else 2
-    else:
-        num_labels = len(labels)
-    missing, other_shapes = _compare(format, shapes, found, config, num_labels)
+    num_labels = _count_labels(table, shapes, found) if labels is None else len(labels)
+    missing, other_shapes = _compare(table, shapes, found, config, num_labels)
     if missing["encoder"]:
         raise UserError(
             f"{source} does not hold the BERT that its configuration describes: it lacks tensors of the encoder"
@@ -125,20 +121,20 @@ def match_tensors(
         shape = next(iter(other_shapes["encoder"].values()))
         raise UserError(f"{source}: {shape}; use weights and configuration of the same model")
 
-    complete = {part for part in names.PARTS if not missing[part] and not other_shapes[part]}
-    declared_class = declared_class if declared_class in names.MODEL_PARTS else None
-    model_class = _choose_class(complete, declared_class)
+    complete = {part for part in table.parts if not missing[part] and not other_shapes[part]}
+    declared_class = table.our_class(declared_class)
+    model_class = _choose_class(table, complete, declared_class)
     loaded = [
         name
-        for part in names.MODEL_PARTS[model_class]
+        for part in table.parts_of(model_class)
         if part in complete
-        for tensor in names.PARTS[part]
-        for name in tensor.names_in(format, config.num_hidden_layers)
+        for tensor in table.parts[part]
+        for name in tensor.names(config.num_hidden_layers)
     ]
     # What is missing, or of another shape, is told of the class that was asked for.
-    wanted_parts = dict.fromkeys(names.MODEL_PARTS[declared_class or model_class] + names.MODEL_PARTS[model_class])
+    wanted_parts = dict.fromkeys(table.parts_of(declared_class or model_class) + table.parts_of(model_class))
     misshapen = {name: text for part in wanted_parts for name, text in other_shapes[part].items()}
-    tied = [second for second, first in names.TIED.items() if format == names.HUGGINGFACE and first in loaded]
+    tied = [second for second, first in table.tied.items() if first in loaded]
     accounted = {*loaded, *misshapen, *tied}
     report = TensorReport(
         loaded=tuple(found[name] for name in loaded),
@@ -146,42 +142,50 @@ def match_tensors(
         unexpected=tuple(own_name for name, own_name in found.items() if name not in accounted),
         other_shapes=tuple(misshapen.values()),
     )
-    if model_class not in names.CLASSIFIERS:
+    if model_class not in CLASSIFIERS:
         labels = None
     elif labels is None:
         labels = tuple(f"LABEL_{index}" for index in range(num_labels))
-    return Match(format, config, model_class, labels, report, found)
+    return Match(table, config, model_class, labels, report, found)
 
 
-def _find(format: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+def _find(table: Table, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     """The file's own names by the table's; names of no weights are left out."""
     found = {}
     for name in shapes:
-        canonical = names.canonical_name(format, name)
+        canonical = table.canonical_name(name)
         if canonical is not None:
             found[canonical] = name
-    if format == names.HUGGINGFACE:
-        for second, first in names.TIED.items():
-            if first not in found and second in found:
-                found[first] = found.pop(second)
+    for second, first in table.tied.items():
+        if first not in found and second in found:
+            found[first] = found.pop(second)
     return found
 
 
+def _count_labels(table: Table, shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, str]) -> int:
+    """How many labels the classifier of a file tells apart; 2 if there is none."""
+    for tensor in table.parts.get("classifier", ()):
+        shape = shapes[found[tensor.name]] if tensor.name in found else ()
+        if tensor.ours[0].path == "classifier/bias" and shape:
+            return shape[0]
+    return 2
+
+
 def _compare(
-    format: str,
+    table: Table,
     shapes: Mapping[str, tuple[int, ...]],
     found: Mapping[str, str],
     config: BertConfig,
     num_labels: int,
 ) -> tuple[dict[str, list[str]], dict[str, dict[str, str]]]:
     """For each part, the names of tensors that are not there; and of those of another shape, with a text about it."""
-    sizes = names.axis_sizes(config, num_labels)
-    missing: dict[str, list[str]] = {part: [] for part in names.PARTS}
-    other_shapes: dict[str, dict[str, str]] = {part: {} for part in names.PARTS}
-    for part, tensors in names.PARTS.items():
+    sizes = axis_sizes(config, num_labels)
+    missing: dict[str, list[str]] = {part: [] for part in table.parts}
+    other_shapes: dict[str, dict[str, str]] = {part: {} for part in table.parts}
+    for part, tensors in table.parts.items():
         for tensor in tensors:
-            wanted = tensor.shape_in(format, sizes)
-            for name in tensor.names_in(format, config.num_hidden_layers):
+            wanted = tensor.shape(sizes)
+            for name in tensor.names(config.num_hidden_layers):
                 if name not in found:
                     missing[part].append(name)
                 elif shapes[found[name]] != wanted:
@@ -190,9 +194,10 @@ def _compare(
     return missing, other_shapes
 
 
-def _choose_class(complete: set[str], declared: str | None) -> str:
+def _choose_class(table: Table, complete: set[str], declared: str | None) -> str:
     """The class whose parts are all there: the declared one, or else the first that fits."""
-    fitting = [name for name, parts in names.MODEL_PARTS.items() if complete.issuperset(parts)]
+    listed = [name for name in MODEL_PARTS if name in table.class_names]
+    fitting = [name for name in listed if complete.issuperset(table.parts_of(name))]
     # Published models that are called BertForMaskedLM often hold the next-sentence head too.
     if declared in fitting and not (declared == "BertForMaskedLM" and "BertForPreTraining" in fitting):
         return declared
@@ -215,21 +220,26 @@ def assemble(match: Match, read: Read) -> tuple[dict[str, Any], TensorReport]:
 
     loaded, sizes = set(match.report.loaded), match.sizes()
     flat: dict[str, Any] = {}
-    for tensor in names.tensors_of(match.model_class):
-        own_names = [match.file_names.get(n) for n in tensor.names_in(match.format, match.config.num_hidden_layers)]
+    for stored in match.table.tensors_of(match.model_class):
+        own_names = [match.file_names.get(name) for name in stored.names(match.config.num_hidden_layers)]
         if not loaded.issuperset(own_names):
             continue  # The pooler of a BertModel that was saved without.
-        shape = tensor.shape(sizes)
-        padded = (padded_vocab_size(shape[0]), *shape[1:]) if tensor.axes[0] == "vocabulary" else shape
-        stacked = _aligned_zeros((len(own_names), *padded))
-        for layer, name in enumerate(own_names):
+        stacks = []
+        for tensor in stored.ours:
+            rows, *others = tensor.shape(sizes)
+            padded = padded_vocab_size(rows) if tensor.axes[0] == "vocabulary" else rows
+            stacks.append(_aligned_zeros((stored.first_layer + len(own_names), padded, *others)))
+            stacks[-1][: stored.first_layer] = 1
+        for layer, name in enumerate(own_names, stored.first_layer):
             values = read(name)
             if not _is_finite(values):
                 raise UserError(f"{name} holds numbers that are not finite: use another model")
-            stacked[layer, : shape[0]] = tensor.from_format(match.format, values, shape)
-        flat[tensor.path] = jnp.asarray(stacked if tensor.is_stacked else stacked[0])
-    untied = [] if match.format != names.HUGGINGFACE else list(_untied(match, read))
-    return nest(flat), dataclasses.replace(match.report, unexpected=(*match.report.unexpected, *untied))
+            for stack, part in zip(stacks, stored.split(values, sizes), strict=True):
+                stack[layer, : len(part)] = part
+        for tensor, stack in zip(stored.ours, stacks, strict=True):
+            flat[tensor.path] = jnp.asarray(stack if stored.is_stacked else stack[0])
+    unexpected = (*match.report.unexpected, *_untied(match, read))
+    return nest(flat), dataclasses.replace(match.report, unexpected=unexpected)
 
 
 def _is_finite(values: np.ndarray) -> bool:
@@ -247,7 +257,7 @@ def _aligned_zeros(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _untied(match: Match, read: Read) -> Iterator[str]:
-    for second, first in names.TIED.items():
+    for second, first in match.table.tied.items():
         if second in match.file_names and match.file_names.get(first) in match.report.loaded:
             name = match.file_names[second]
             if not np.array_equal(read(name), read(match.file_names[first])):
@@ -255,22 +265,24 @@ def _untied(match: Match, read: Read) -> Iterator[str]:
 
 
 def disassemble(
-    parameters: dict[str, Any], format: str, config: BertConfig, model_class: str
+    parameters: dict[str, Any], table: Table, config: BertConfig, model_class: str
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yields the tensors of a file with their names, float32 and contiguous, without the vocabulary's padding.
 
-    The parameters are taken out of the dict as they are used, so that memory does not hold the model twice.
+    The parameters are taken out of the dict as they are used, so that memory does not hold the model twice; those that
+    the format has no place for stay there.
     """
-    for tensor in names.tensors_of(model_class):
-        leaf = take(parameters, tensor.path)
-        if leaf is None:
+    for stored in table.tensors_of(model_class):
+        leaves = [take(parameters, tensor.path) for tensor in stored.ours]
+        if any(leaf is None for leaf in leaves):
             continue
-        array = np.asarray(leaf, np.float32)
-        if tensor.axes[0] == "vocabulary":
-            array = array[: config.vocab_size]
-        layers = array if tensor.is_stacked else array[None]
-        for name, layer in zip(tensor.names_in(format, config.num_hidden_layers), layers, strict=True):
-            yield name, tensor.to_format(format, layer)
+        arrays = []
+        for tensor, leaf in zip(stored.ours, leaves, strict=True):
+            array = np.asarray(leaf, np.float32)
+            rows = slice(config.vocab_size if tensor.axes[0] == "vocabulary" else None)
+            arrays.append(array[stored.first_layer :] if stored.is_stacked else array[None, rows])
+        for name, parts in zip(stored.names(config.num_hidden_layers), zip(*arrays, strict=True), strict=True):
+            yield name, stored.join(parts)
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:

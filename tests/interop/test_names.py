@@ -1,4 +1,4 @@
-"""The table of names: complete, without doubles, and of the shapes that the models have."""
+"""The tables of names: complete, without doubles, and of the shapes that the models have."""
 
 import math
 
@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 
 from bert_jax.interop import names
+from bert_jax.interop.bert import GOOGLE, HUGGINGFACE
+from bert_jax.interop.modernbert import MODERNBERT
 from bert_jax.interop.tensor_files import nest, take
 from bert_jax.models.embeddings import padded_vocab_size
 from bert_jax.models.registry import CLASSIFICATION_CLASSES, MODEL_CLASSES
 from bert_jax.training.initialization import paths
+
+TABLES = {"huggingface": HUGGINGFACE, "google": GOOGLE, "modernbert": MODERNBERT.table}
 
 
 def test_the_classes_are_those_that_can_be_built():
@@ -17,23 +21,36 @@ def test_the_classes_are_those_that_can_be_built():
     assert sorted(names.CLASSIFIERS) == sorted(CLASSIFICATION_CLASSES)
 
 
-def test_paths_and_shapes_are_the_models(each_example):
+@pytest.mark.parametrize("table", [HUGGINGFACE, GOOGLE], ids=["huggingface", "google"])
+def test_paths_and_shapes_are_the_models(each_example, table):
     config = each_example.config
     sizes = names.axis_sizes(config, 3)
     shapes = {}
-    for tensor in names.tensors_of(each_example.model_class):
+    for stored in table.tensors_of(each_example.model_class):
+        (tensor,) = stored.ours
         shape = tensor.shape(sizes)
         if tensor.axes[0] == "vocabulary":
             shape = (padded_vocab_size(shape[0]), *shape[1:])
-        shapes[tensor.path] = (config.num_hidden_layers, *shape) if tensor.is_stacked else shape
+        shapes[tensor.path] = (config.num_hidden_layers, *shape) if stored.is_stacked else shape
     assert shapes == {name: leaf.shape for name, leaf in paths(each_example.abstract()).items()}
 
 
-@pytest.mark.parametrize("format", names.FORMATS)
-def test_every_name_is_given_once_and_is_canonical(format):
-    listed = [name for part in names.PARTS.values() for tensor in part for name in tensor.names_in(format, 3)]
-    assert len(listed) == len(set(listed)) == 5 + 3 * 16 + 2 + 5 + 2 + 2 + 2
-    assert all(names.canonical_name(format, name) == name for name in listed)
+@pytest.mark.parametrize(
+    ("format", "number"),
+    [
+        ("huggingface", 5 + 3 * 16 + 2 + 5 + 2 + 2 + 2),
+        ("google", 5 + 3 * 16 + 2 + 5 + 2 + 2 + 2),
+        # The first layer has no norm before its attention.
+        ("modernbert", 2 + (3 * 6 - 1) + 1 + 3),
+    ],
+)
+def test_every_name_is_given_once_and_is_canonical(format, number):
+    table = TABLES[format]
+    listed = [name for part in table.parts.values() for tensor in part for name in tensor.names(3)]
+    assert len(listed) == len(set(listed)) == number
+    assert all(table.canonical_name(name) == name for name in listed)
+    assert all(first in listed and second not in listed for second, first in table.tied.items())
+    assert set(table.class_names) <= set(names.MODEL_PARTS)
 
 
 # As the published files have them.
@@ -96,37 +113,59 @@ def test_every_name_is_given_once_and_is_canonical(format):
     ],
 )
 def test_names_of_published_files(path, layer, huggingface, google):
-    (tensor,) = [tensor for part in names.PARTS.values() for tensor in part if tensor.path == path]
-    for format, name in ((names.HUGGINGFACE, huggingface), (names.GOOGLE, google)):
-        assert tensor.names_in(format, 3)[layer if tensor.is_stacked else 0] == name
+    for table, name in ((HUGGINGFACE, huggingface), (GOOGLE, google)):
+        (stored,) = [stored for part in table.parts.values() for stored in part if stored.ours[0].path == path]
+        assert stored.names(3)[layer if stored.is_stacked else 0] == name
 
 
 def test_a_pytorch_weight_maps_vectors_as_our_kernel_does(config):
     random, sizes = np.random.default_rng(0), names.axis_sizes(config)
-    by_path = {tensor.path: tensor for tensor in names.PARTS["encoder"]}
+    by_path = {stored.ours[0].path: stored for stored in HUGGINGFACE.parts["encoder"]}
     hidden = random.normal(size=(4, config.hidden_size))
     query = by_path["bert/encoder/layers/attention/query/kernel"]
-    weight = random.normal(size=query.shape_in("huggingface", sizes))
-    kernel = query.from_format("huggingface", weight, query.shape(sizes))
+    weight = random.normal(size=query.shape(sizes))
+    (kernel,) = query.split(weight, sizes)
     # PyTorch's Linear is x W^T; transformers then cuts the result into heads.
     expected = (hidden @ weight.T).reshape(4, config.num_attention_heads, -1)
     np.testing.assert_allclose(np.einsum("th,hnd->tnd", hidden, kernel), expected)
     output = by_path["bert/encoder/layers/attention/output/kernel"]
-    weight = random.normal(size=output.shape_in("huggingface", sizes))
-    kernel = output.from_format("huggingface", weight, output.shape(sizes))
+    weight = random.normal(size=output.shape(sizes))
+    (kernel,) = output.split(weight, sizes)
     np.testing.assert_allclose(np.einsum("tnd,ndh->th", expected, kernel), expected.reshape(4, -1) @ weight.T)
 
 
-@pytest.mark.parametrize("format", names.FORMATS)
+@pytest.mark.parametrize("format", TABLES)
 def test_layouts_are_one_to_one(format, config):
-    sizes = names.axis_sizes(config, 3)
-    for part in names.PARTS.values():
-        for tensor in part:
+    sizes, number = names.axis_sizes(config, 3), 0
+    for stored in (stored for part in TABLES[format].parts.values() for stored in part):
+        ours = []
+        for tensor in stored.ours:
             shape = tensor.shape(sizes)
-            ours = np.arange(math.prod(shape), dtype=np.float32).reshape(shape)
-            theirs = tensor.to_format(format, ours)
-            assert theirs.shape == tensor.shape_in(format, sizes) and theirs.flags.c_contiguous
-            assert np.array_equal(tensor.from_format(format, theirs, shape), ours)
+            ours.append(np.arange(number, number + math.prod(shape), dtype=np.float32).reshape(shape))
+            number += ours[-1].size
+        theirs = stored.join(ours)
+        assert theirs.shape == stored.shape(sizes) and theirs.flags.c_contiguous
+        for array, again in zip(ours, stored.split(theirs, sizes), strict=True):
+            assert array.shape == again.shape and np.array_equal(array, again)
+
+
+def test_what_modernbert_joins_maps_vectors_as_our_kernels_do(config):
+    """As transformers cuts it: Wqkv's result into three and then into heads, Wi's into what is activated and gates."""
+    random, sizes = np.random.default_rng(0), names.axis_sizes(config)
+    by_name = {stored.name: stored for stored in MODERNBERT.table.parts["encoder"]}
+    hidden = random.normal(size=(4, config.hidden_size))
+    joined = by_name["model.layers.{layer}.attn.Wqkv.weight"]
+    weight = random.normal(size=joined.shape(sizes))
+    expected = (hidden @ weight.T).reshape(4, 3, config.num_attention_heads, -1)
+    for place, (tensor, kernel) in enumerate(zip(joined.ours, joined.split(weight, sizes), strict=True)):
+        assert tensor.path == f"bert/encoder/layers/attention/{('query', 'key', 'value')[place]}/kernel"
+        np.testing.assert_allclose(np.einsum("th,hnd->tnd", hidden, kernel), expected[:, place])
+    joined = by_name["model.layers.{layer}.mlp.Wi.weight"]
+    weight = random.normal(size=joined.shape(sizes))
+    activated, gate = np.split(hidden @ weight.T, 2, axis=-1)
+    kernels = dict(zip((tensor.path for tensor in joined.ours), joined.split(weight, sizes), strict=True))
+    np.testing.assert_allclose(hidden @ kernels["bert/encoder/layers/feed_forward/intermediate/kernel"], activated)
+    np.testing.assert_allclose(hidden @ kernels["bert/encoder/layers/feed_forward/gate/kernel"], gate)
 
 
 @pytest.mark.parametrize(
@@ -142,10 +181,14 @@ def test_layouts_are_one_to_one(format, config):
         ("google", "bert/pooler/dense/kernel/adam_v", None),
         ("google", "global_step", None),
         ("google", "bert/pooler/dense/kernel", "bert/pooler/dense/kernel"),
+        ("modernbert", "layers.0.mlp.Wi.weight", "model.layers.0.mlp.Wi.weight"),
+        ("modernbert", "embeddings.tok_embeddings.weight", "model.embeddings.tok_embeddings.weight"),
+        ("modernbert", "final_norm.weight", "model.final_norm.weight"),
+        ("modernbert", "head.norm.weight", "head.norm.weight"),
     ],
 )
 def test_canonical_names(format, name, canonical):
-    assert names.canonical_name(format, name) == canonical
+    assert TABLES[format].canonical_name(name) == canonical
 
 
 def test_nested_dicts():
