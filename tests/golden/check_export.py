@@ -90,12 +90,11 @@ def compare(model: torch.nn.Module, results: pathlib.Path) -> dict[str, float]:
     with np.load(results) as archive:
         arrays = dict(archive)
     real = arrays["segment_ids"] > 0
+    names = {"input_ids": "input_ids", "token_type_ids": "token_type_ids", "attention_mask": "segment_ids"}
+    if model.config.model_type == "modernbert":
+        del names["token_type_ids"]
     with torch.no_grad():
-        outputs = model(
-            input_ids=torch.from_numpy(arrays["input_ids"]).long(),
-            token_type_ids=torch.from_numpy(arrays["token_type_ids"]).long(),
-            attention_mask=torch.from_numpy(arrays["segment_ids"]).long(),
-        )
+        outputs = model(**{name: torch.from_numpy(arrays[ours]).long() for name, ours in names.items()})
     outputs = {name: tensor.numpy() for name, tensor in outputs.items()}
     if "start_logits" in outputs:
         outputs = {"logits": np.stack([outputs["start_logits"], outputs["end_logits"]], axis=-1)}

@@ -1,13 +1,16 @@
-"""Exports a small random model of each class, with what bert_jax computes: the other half of check_export.py.
+"""Exports small random models, of BERT's every class and of ModernBERT's, with what bert_jax computes.
+
+It is the other half of check_export.py.
 
 Run by hand, where bert_jax is installed, and then, where transformers is:
 
     python tests/golden/export_models.py EXPORTS
-    for class in $(ls EXPORTS); do
-      torch_venv/bin/python tests/golden/check_export.py EXPORTS/$class/model --results=EXPORTS/$class/results.npz
+    for model in EXPORTS/*; do
+      torch_venv/bin/python tests/golden/check_export.py $model/model --results=$model/results.npz
     done
 """
 
+import dataclasses
 import pathlib
 import sys
 
@@ -31,6 +34,21 @@ CONFIG = BertConfig(
     max_position_embeddings=32,
     layer_norm_eps=1e-7,
 )
+MODERN_CONFIG = dataclasses.replace(
+    CONFIG,
+    type_vocab_size=0,
+    position_embedding_type="rotary",
+    rotary_base=300.0,
+    layer_norm_placement="pre_and_embeddings",
+    use_bias=False,
+    feed_forward_type="gated",
+)
+# Folder, class and architecture of each.
+MODELS = (
+    *((model_class, model_class, CONFIG) for model_class in MODEL_CLASSES),
+    # A ModernBERT has neither pooler nor next-sentence head: such a model goes out without.
+    *((f"Modern{model_class}", model_class, MODERN_CONFIG) for model_class in ("BertForPreTraining", "BertModel")),
+)
 
 
 def random_parameters(shapes: dict, seed: int) -> dict:
@@ -47,11 +65,15 @@ def random_parameters(shapes: dict, seed: int) -> dict:
     return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
-def named_results(model_class: str, outputs) -> dict[str, np.ndarray]:
+def named_results(folder: str, outputs) -> dict[str, np.ndarray]:
     """The outputs under the names that transformers gives them."""
-    if model_class == "BertModel":
+    if folder == "ModernBertModel":
+        named = {"last_hidden_state": outputs[0]}
+    elif folder == "ModernBertForPreTraining":
+        named = {"logits": outputs[0][..., : CONFIG.vocab_size]}
+    elif folder == "BertModel":
         named = {"last_hidden_state": outputs[0], "pooler_output": outputs[1]}
-    elif model_class == "BertForPreTraining":
+    elif folder == "BertForPreTraining":
         named = {
             "prediction_logits": outputs[0][..., : CONFIG.vocab_size],
             "seq_relationship_logits": outputs[1][:, 0],
@@ -62,18 +84,18 @@ def named_results(model_class: str, outputs) -> dict[str, np.ndarray]:
 
 
 def main(argv: list[str]) -> int:
-    """Writes DIR/CLASS/model and DIR/CLASS/results.npz for each class."""
+    """Writes DIR/FOLDER/model and DIR/FOLDER/results.npz for each of MODELS."""
     batch = golden_inputs.pretraining_batch(2000, (20, 16, 9))
     batch["masked_positions"] = batch["position_ids"]
-    for seed, model_class in enumerate(MODEL_CLASSES):
+    for seed, (folder, model_class, config) in enumerate(MODELS):
         labels = LABELS if model_class in CLASSIFICATION_CLASSES else None
-        model = build_model(model_class, CONFIG, num_labels=len(labels) if labels else None)
+        model = build_model(model_class, config, num_labels=len(labels) if labels else None)
         parameters = random_parameters(model.abstract(), seed)
         outputs = jax.jit(model.apply)(parameters, batch)
-        directory = pathlib.Path(argv[1]) / model_class
+        directory = pathlib.Path(argv[1]) / folder
         (directory / "model").mkdir(parents=True)
-        np.savez(directory / "results.npz", **batch, **named_results(model_class, outputs))
-        write_directory(directory / "model", CONFIG, model_class, labels, parameters, None)
+        np.savez(directory / "results.npz", **batch, **named_results(folder, outputs))
+        write_directory(directory / "model", config, model_class, labels, parameters, None)
     return 0
 
 

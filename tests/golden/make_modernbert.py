@@ -1,6 +1,6 @@
-"""Makes ModernBertForMaskedLM/ and ModernBertForMaskedLM.npz beside it, as make_golden.py does for the classes of BERT.
+"""Makes ModernBertForMaskedLM/, .npz and .json beside it, as make_golden.py does for the classes of BERT.
 
-Run by hand, in the environment of make_golden.py:
+Run by hand, in an environment like that of make_golden.py (torch 2.14.1 and transformers 5.24.0 made what is there):
 
     torch_venv/bin/python tests/golden/make_modernbert.py
 
@@ -11,7 +11,8 @@ It writes a tiny model as transformers saves it, every value random and every la
                                      final norm, as bert_jax reads them
     ACTIVATION.token.logits          `[tokens, vocabulary]`
 
-All are those of float32, and are compared with float64's before they are written.
+All are those of float32, and are compared with float64's before they are written. The .json file has the likeliest
+words of each blank in `TEXTS` with their probabilities, and the versions of the libraries.
 """
 
 import json
@@ -26,6 +27,8 @@ import transformers
 HERE = pathlib.Path(__file__).resolve().parent
 CLASS = "ModernBertForMaskedLM"
 ACTIVATIONS = ("gelu", "gelu_new", "silu")
+TEXTS = ("The sun is [MASK].", "she [MASK] the pi[MASK]no!")
+WORDS = 5
 # What float32 may differ from float64 before it is taken as golden: a fraction of the bounds of the tests.
 TOLERANCE = 5e-6
 
@@ -107,8 +110,20 @@ def forward_padded_and_not(model: torch.nn.Module) -> Results:
     return alone
 
 
+def fill_masks(model: torch.nn.Module, text: str) -> list[list[tuple[str, float]]]:
+    """The likeliest words of each blank of a text, and their probabilities."""
+    tokenizer = transformers.BertTokenizer(vocab={word: place for place, word in enumerate(golden_inputs.vocabulary())})
+    ids = np.asarray([tokenizer(text)["input_ids"]])
+    logits = forward(model, ids, np.ones_like(ids))["token.logits"][ids == golden_inputs.MASK]
+    best = torch.from_numpy(logits).softmax(dim=-1).topk(WORDS)
+    return [
+        [(tokenizer.convert_ids_to_tokens(word), round(value, 6)) for value, word in zip(*blank, strict=True)]
+        for blank in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    ]
+
+
 def main() -> int:
-    """Writes the model, its results and the versions of the libraries."""
+    """Writes the model and its results."""
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
     model = make_model()
@@ -139,7 +154,9 @@ def main() -> int:
     (HERE / CLASS / "vocab.txt").write_text("\n".join(golden_inputs.vocabulary()) + "\n")
     np.savez_compressed(HERE / f"{CLASS}.npz", **golden)
     versions = {module.__name__: module.__version__ for module in (torch, transformers, np)}
-    (HERE / f"{CLASS}.versions.json").write_text(json.dumps(versions, indent=2) + "\n")
+    blanks = {text: fill_masks(model, text) for text in TEXTS}
+    text = json.dumps({"versions": versions, "blanks": blanks}, indent=1)
+    (HERE / f"{CLASS}.json").write_text(text + "\n")
     return 0
 
 
