@@ -18,7 +18,6 @@ from bert_jax.interop.model_family import Family
 from bert_jax.interop.modernbert import MODERNBERT
 from bert_jax.interop.tensor_files import Match, disassemble, match_tensors
 from bert_jax.text.json_files import expect_type, read_json_object, show_json
-from bert_jax.text.published_tokenizers import CONFIG_FILE as TOKENIZER_CONFIG_FILE
 from bert_jax.text.tokenizer import Tokenizer, write_json
 
 CONFIG_FILE = "config.json"
@@ -283,16 +282,14 @@ def write_directory(
     with library_os_errors():
         save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
     if tokenizer is not None:
-        write_tokenizer(tokenizer, directory, family.tokenizer_fields)
+        write_tokenizer(tokenizer, directory)
+        family.finish_tokenizer(directory)
 
 
-def write_tokenizer(tokenizer: Tokenizer, directory: pathlib.Path, fields: Mapping[str, Any]) -> None:
-    """Saves a tokenizer's files into a directory that holds others already; tokenizer_config.json with more fields."""
+def write_tokenizer(tokenizer: Tokenizer, directory: pathlib.Path) -> None:
+    """Saves a tokenizer's files into a directory that holds other files already."""
     apart = directory / "tokenizer_files"
     tokenizer.save(apart)
     for path in apart.iterdir():
         path.rename(directory / path.name)
     apart.rmdir()
-    if fields:
-        path = directory / TOKENIZER_CONFIG_FILE
-        write_json(path, {**read_json_object(path), **fields})

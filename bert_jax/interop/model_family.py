@@ -30,7 +30,7 @@ class Family:
             what ours cannot be.
         write_config: makes fields of config.json, all that are about the architecture and the tokenizer, if there is
             one.
-        tokenizer_fields: what tokenizer_config.json must say beside what the tokenizer writes there.
+        finish_tokenizer: changes the files of a tokenizer, given their directory, where the models need others.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Family:
     options: Mapping[str, Container[Any]]
     read_config: Callable[[pathlib.Path, Mapping[str, Any]], BertConfig]
     write_config: Callable[[BertConfig, Tokenizer | None], dict[str, Any]]
-    tokenizer_fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    finish_tokenizer: Callable[[pathlib.Path], None] = lambda directory: None
 
     def lacks(self, config: BertConfig) -> list[str]:
         """The options of an architecture that the family does not have, as NAME=VALUE."""

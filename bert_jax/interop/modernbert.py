@@ -13,8 +13,10 @@ from bert_jax.errors import UserError
 from bert_jax.interop.json_config import bert_config, shared_fields
 from bert_jax.interop.model_family import ACTIVATION_NAMES, ACTIVATIONS, Family
 from bert_jax.interop.names import FileTensor, Table, Tensor
-from bert_jax.text.json_files import expect_type, show_json
-from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.interop.sentencepiece_json import write_tokenizer_json
+from bert_jax.text.json_files import expect_type, read_json_object, show_json
+from bert_jax.text.published_tokenizers import CONFIG_FILE, TOKENIZER_FILE
+from bert_jax.text.tokenizer import Tokenizer, write_json
 
 _HIDDEN, _HEADS, _INTERMEDIATE = ("hidden",), ("heads", "head_size"), ("intermediate",)
 _OURS, _THEIRS = "bert/encoder/layers", "model.layers.{layer}"
@@ -181,6 +183,15 @@ def _write_config(config: BertConfig, tokenizer: Tokenizer | None) -> dict[str, 
     }
 
 
+def _finish_tokenizer(directory: pathlib.Path) -> None:
+    """The models take no token types, and transformers 5 opens tokenizer.json for them, whatever the class."""
+    path = directory / CONFIG_FILE
+    own = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
+    write_json(path, {**read_json_object(path), **own})
+    if not (directory / TOKENIZER_FILE).exists():
+        write_tokenizer_json(directory)
+
+
 MODERNBERT = Family(
     name="ModernBERT",
     model_type="modernbert",
@@ -192,6 +203,5 @@ MODERNBERT = Family(
     },
     read_config=_read_config,
     write_config=_write_config,
-    # Its models take no token types.
-    tokenizer_fields={"model_input_names": ["input_ids", "attention_mask"]},
+    finish_tokenizer=_finish_tokenizer,
 )

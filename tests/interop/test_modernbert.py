@@ -14,6 +14,7 @@ from bert_jax.errors import UserError
 from bert_jax.interop import huggingface
 from bert_jax.interop.names import MODEL_PARTS
 from bert_jax.interop.pretrained import open_pretrained
+from bert_jax.text.tokenizers import train_tokenizer
 from bert_jax.training.initialization import paths
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden" / "ModernBertForMaskedLM"
@@ -93,6 +94,17 @@ def test_there_and_back_bit_for_bit(tmp_path, modern, same, tokenizer, model_cla
     # Its models take no token types.
     described = json.loads((directory / "tokenizer_config.json").read_text())
     assert described["model_input_names"] == ["input_ids", "attention_mask"]
+    assert described["tokenizer_class"] == "PreTrainedTokenizerFast" and described["mask_token"] == "[MASK]"
+
+
+def test_a_sentencepiece_tokenizer_gets_the_file_that_transformers_opens(tmp_path, modern):
+    words = [a + b + c for a in "bdklm" for b in "aeiou" for c in "nrst"]
+    texts = [" ".join(words[start : start + 9]) for start in range(len(words))]
+    sentencepiece = train_tokenizer(texts, "sentencepiece", 40)
+    model = dataclasses.replace(modern(), config=dataclasses.replace(modern().config, vocab_size=40))
+    directory = model.write(tmp_path / "model", sentencepiece)
+    assert (directory / "tokenizer.json").is_file()
+    assert open_pretrained(directory).load_tokenizer().fingerprint == sentencepiece.fingerprint
 
 
 def test_what_has_no_place_is_left_in_the_dict(tmp_path, modern):

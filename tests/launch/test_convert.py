@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from bert_jax.config import BertConfig
 from bert_jax.interop.pretrained import open_pretrained
+from bert_jax.models.registry import build_model
+from bert_jax.training.checkpoints import write_model
 from bert_jax.training.saved_models import with_digest
 from launch import fill_mask
 from launch.convert import main
@@ -96,6 +99,47 @@ def test_an_architecture_that_hugging_face_lacks(tmp_path, capsys, finished_run)
     path.write_text(json.dumps(with_digest(run)))
     assert _convert(tmp_path / "source", tmp_path / "target", "huggingface") == 2
     assert "has no pooling='mean'" in capsys.readouterr().err and not (tmp_path / "target").exists()
+
+
+def test_modernbert_to_ours_and_back(tmp_path, capsys, repository_root):
+    source = repository_root / "tests/golden/ModernBertForMaskedLM"
+    assert _convert(source, tmp_path / "ours", "bert_jax") == 0
+    assert _convert(tmp_path / "ours", tmp_path / "theirs", "huggingface") == 0
+    assert "left out" not in capsys.readouterr().out
+    first, last = (load_file(folder / "model.safetensors") for folder in (source, tmp_path / "theirs"))
+    assert first.keys() == last.keys() and all(np.array_equal(first[name], last[name]) for name in first)
+
+
+def test_heads_that_modernbert_lacks_are_named(tmp_path, capsys):
+    config = BertConfig(
+        vocab_size=30,
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=12,
+        max_position_embeddings=16,
+        type_vocab_size=0,
+        position_embedding_type="rotary",
+        layer_norm_placement="pre_and_embeddings",
+        use_bias=False,
+        feed_forward_type="gated",
+    )
+    for model_class, num_labels in (("BertForPreTraining", None), ("BertForTokenClassification", 3)):
+        parameters = build_model(model_class, config, num_labels=num_labels).init(jax.random.key(0))
+        labels = ["a", "b", "c"] if num_labels else None
+        run = {"architecture": config.to_json(), "model_class": model_class, "labels": labels, "step": 1}
+        write_model(tmp_path / model_class, parameters, {**run, "validation": None}, {})
+    assert _convert(tmp_path / "BertForPreTraining", tmp_path / "target", "huggingface") == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out")]
+    assert line == (
+        "left out, as a ModernBERT has no such parts: bert/pooler/dense/bias, bert/pooler/dense/kernel,"
+        " next_sentence/dense/bias, next_sentence/dense/kernel"
+    )
+    assert open_pretrained(tmp_path / "target").model_class == "BertForMaskedLM"
+    assert _convert(tmp_path / "BertForTokenClassification", tmp_path / "other", "huggingface") == 2
+    error = capsys.readouterr().err
+    assert "ModernBERT has no head like that of a BertForTokenClassification: keep this model in" in error
+    assert error.count("\n") == 1 and not (tmp_path / "other").exists()
 
 
 def test_a_full_disk_is_one_line(tmp_path, capsys, exported, short_files):
