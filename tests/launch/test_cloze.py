@@ -2,6 +2,7 @@
 
 import collections
 import pathlib
+import subprocess
 
 import numpy as np
 import pytest
@@ -37,6 +38,12 @@ def test_a_topic_is_a_word_of_the_text():
     for cloze in read_clozes(SENTENCES):
         if cloze.kind == "topic":
             assert any(answer in cloze.sentence.lower() for answer in cloze.answers), cloze
+
+
+def test_the_quick_start_asks_the_first_three(repository_root):
+    listed = subprocess.run(["make", "-n", "pretrain"], cwd=repository_root, capture_output=True, text=True)
+    asked = [line.split("'")[1] for line in listed.stdout.splitlines() if "--text=" in line]
+    assert asked == [cloze.sentence for cloze in read_clozes(SENTENCES)[:3]]
 
 
 LONG = Cloze("grammar", ("red", "blue"), "One two, three four five six seven eight [MASK].")
