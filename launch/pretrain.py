@@ -91,7 +91,7 @@ def execute(values: flags.FlagValues) -> int:
         mesh = make_checked_mesh(values, recipe.model.num_attention_heads, batches)
         task = PreTraining(recipe.model, execution=dataclasses.replace(recipe.execution, numerics=folder.numerics))
         learning_rate = build_phased_schedule(recipe.schedule, recipe.learning_rate, phases)
-        optimizer = build_optimizer(recipe.optimizer, learning_rate)
+        optimizer = build_optimizer(recipe.optimizer, learning_rate, logical_axes=task.logical_axes())
 
         def compile_phases(abstract_state: Any):
             return _compile_phases(

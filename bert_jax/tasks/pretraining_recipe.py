@@ -160,7 +160,8 @@ class Pretrain:
             prefix = "pretrain" if self.phases is None else f"phase {number}"
             for name in ("seq_len", "batch_size", "steps", "learning_rate", "warmup_steps"):
                 identity.setdefault(f"{prefix}.{name}", getattr(phase, name))
-        for name, part in (("Optimizer", self.optimizer), ("Schedule", self.schedule), ("Masking", self.masking)):
+        identity.update({f"Optimizer.{field}": value for field, value in self.optimizer.to_json().items()})
+        for name, part in (("Schedule", self.schedule), ("Masking", self.masking)):
             identity.update({f"{name}.{field}": value for field, value in dataclasses.asdict(part).items()})
         identity["Execution.dtype"] = self.execution.dtype
         return identity
