@@ -57,6 +57,7 @@ def test_plans_that_do_not_fit_are_user_errors(run, lengths, message):
         ({"eval_rows": 0}, "eval_rows"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**31}, "seed"),
+        ({"next_sentence": "no"}, "next_sentence must be True or False"),
         ({"model": BertConfig(pooling="entities")}, "pooling='entities' is for fine-tuning on relations"),
     ],
     ids=str,
@@ -88,11 +89,14 @@ def test_identity_holds_what_decides_the_losses_and_nothing_else():
         "pretrain.batch_size": {"batch_size": 16},
         "pretrain.learning_rate": {"learning_rate": 2e-4},
         "pretrain.seed": {"seed": 1},
+        "pretrain.next_sentence": {"next_sentence": False},
         "Masking.whole_word": {"masking": Masking(whole_word=True)},
         "Execution.dtype": {"execution": Execution(dtype="bfloat16")},
     }
     for name, fields in others.items():
         assert changed(dataclasses.replace(ONE, **fields)) == {name}
+    # Runs of before there was a choice go on.
+    assert "pretrain.next_sentence" not in identity
     assert ONE.identity(ONE.plan([128]), {**DATA, "tokenizer": "c"})["data.tokenizer"] == "c"
 
 
