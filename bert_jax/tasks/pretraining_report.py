@@ -70,13 +70,13 @@ def shortfalls(metrics: Mapping[str, float]) -> list[str]:
     """Says of each metric that is not better than a baseline which one, and what that means; one line each."""
     lines = []
     for metric, name, baselines in _COMPARED:
-        worse, sign = ("below", 1) if metric.endswith("loss") else ("above", -1)
+        wanted, sign = ("below", 1) if metric.endswith("loss") else ("above", -1)
         for kind, what, meaning in baselines:
+            # One that is 0 is of no words. Written so that a loss which is no number is not better than anything.
             baseline = metrics.get(metric + kind)
-            # Written so that a loss which is no number is not better than anything.
-            if baseline is not None and not sign * metrics[metric] < sign * baseline:
+            if baseline and not sign * metrics[metric] < sign * baseline:
                 lines.append(
-                    f"{name}, {metrics[metric]:.4g}, is not {worse} {what}, {baseline:.4g}: {meaning}; train longer, or"
+                    f"{name}, {metrics[metric]:.4g}, is not {wanted} {what}, {baseline:.4g}: {meaning}; train longer, or"
                     " with another recipe"
                 )
                 break

@@ -83,6 +83,7 @@ def test_where_nothing_is_hidden_there_is_no_loss_in_it():
     metrics = baselines.metrics(0.0)
     assert all(value == 0 for name, value in metrics.items() if name.startswith("mlm_hidden"))
     assert metrics["mlm_loss_copier_baseline"] == pytest.approx(0) and metrics["mlm_accuracy_copier_baseline"] == 1
+    assert shortfalls({**metrics, "mlm_loss": 0.1, "mlm_hidden_loss": 0.0, "mlm_hidden_accuracy": 0.0}) == []
 
 
 @pytest.mark.parametrize("shares", [(0.8, 0.1), (1.0, 0.0), (0.5, 0.0), (0.7, 0.3), (0.0, 0.1)], ids=str)
