@@ -23,7 +23,7 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a name that stands in a file can be that of a file beside it: not a path, and as long as systems allow."""
+    """Whether a name can be that of a file beside it: not a path, and no longer than systems allow."""
     is_plain = name not in ("", "..") and pathlib.PurePath(name).name == name and name.isprintable()
     return is_plain and len(os.fsencode(name)) <= _LONGEST_NAME
 
