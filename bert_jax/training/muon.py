@@ -39,9 +39,9 @@ def matrix_axes(axes: Sequence[str | None]) -> MuonDimensionNumbers | None:
 def scale_by_orthogonal_momentum(momentum: float, dimensions: Callable[[Any], Any]) -> optax.GradientTransformation:
     """Replaces gradients by matrices whose singular values are about sqrt(max(1, outputs / inputs)).
 
-    Nesterov's momentum, of which five Newton-Schulz iterations make singular values of about 1; then the scale of
-    Jordan et al. The other scale in use, 0.2 * sqrt(max(inputs, outputs)) (Liu et al. 2025), is made for one learning
-    rate in common with AdamW, and here the matrices have their own.
+    Five Newton-Schulz iterations bring the singular values of Nesterov's momentum to about 1, and the scale is that of
+    Jordan et al. The other scale in use, 0.2 * sqrt(max(inputs, outputs)) (Liu et al. 2025), serves one learning rate
+    in common with AdamW, and here the matrices have their own.
 
     Args:
         momentum: decay of the running mean of the gradients.

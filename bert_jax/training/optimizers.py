@@ -98,8 +98,8 @@ class Parts:
     Attributes:
         choices: the user's.
         schedule: learning rate by step, from `bert_jax.training.schedules`.
-        restrict: keeps the state of a transformation for some of the parameters alone. Whatever has a state for each
-            parameter passes through it.
+        restrict: keeps the state of a transformation for some of the parameters alone; a transformation with a
+            state for each parameter has to pass through it.
         logical_axes: for each parameter the names of its axes, as `Task.logical_axes` returns them; None where nobody
             said them.
     """
@@ -158,8 +158,8 @@ def build_optimizer(
 ) -> optax.GradientTransformation:
     """Returns the optimizer: from gradients, its state and parameters to updates that are to be added.
 
-    The state counts the updates, and that count is the step that the schedule is asked for. All of ours clip by global
-    norm first, and decay by the learning rate times `weight_decay` where `decay_mask` says so.
+    The state counts the updates, and that count is the step that the schedule is asked for. Each kind of this
+    project clips by global norm first, and decays by the learning rate times `weight_decay` where `decay_mask` says so.
 
     Args:
         optimizer: the choices.
