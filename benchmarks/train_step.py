@@ -59,7 +59,7 @@ def measure(config: BertConfig, mesh: Mesh, batch_size: int, arguments: argparse
     execution = Execution(dtype=arguments.dtype, remat=arguments.remat, unroll=arguments.unroll)
     task = PreTraining(config, execution=execution)
     schedule = build_schedule(Schedule(), 1e-4, 1_000_000)
-    optimizer = build_optimizer(Optimizer(kind=arguments.optimizer), schedule)
+    optimizer = build_optimizer(Optimizer(kind=arguments.optimizer), schedule, logical_axes=task.logical_axes())
     num_predictions = -(-arguments.seq_len * 15 // 100)
     batch = jax.device_put(
         synthetic_batch(config, batch_size, arguments.seq_len, num_predictions), batch_sharding(mesh)

@@ -1,9 +1,11 @@
 """Scores a model on what it has not seen: a pre-trained one on rows, a fine-tuned one on a file of labelled examples.
 
 The model may be a run or a checkpoint, a Hugging Face directory, or a checkpoint of Google's code. Rows must have been
-made with its tokenizer. Beside the scores stands what knowing nothing would score.
+made with its tokenizer. Beside the scores stands what is reached without a model. A pre-training run is scored with its
+own masks; --masking=yardstick hides the same words for every model, so that runs with different masks compare.
 
 Example: python -m launch.evaluate --model=runs/tiny --data_dir=rows_128
+         python -m launch.evaluate --model=runs/tiny --data_dir=rows_128 --masking=yardstick
          python -m launch.evaluate --model=runs/sst2 --input=test.tsv
 """
 
@@ -20,7 +22,7 @@ from bert_jax.errors import UserError
 from bert_jax.interop.pretrained import Pretrained
 from bert_jax.models.execution import DTYPES, Execution
 from bert_jax.numerics import Numerics
-from bert_jax.tasks.pretraining_recipe import masking_of_run
+from bert_jax.tasks.pretraining_recipe import YARDSTICK, YARDSTICK_SEED, masking_of_run
 from bert_jax.training.saved_models import LATEST
 from launch.command import run
 from launch.finetuned_model import define_task_name_flag
@@ -29,6 +31,8 @@ from launch.flag_conditions import flags_of, only_where
 from launch.mesh_flags import MOST_ROWS, define_mesh_flags, make_mesh_from_flags, parse_mesh_flags
 from launch.model_choice import open_chosen
 from launch.task_evaluation import evaluate_examples
+
+_OF_RUN, _YARDSTICK = "run", "yardstick"
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -56,10 +60,17 @@ def define_flags(values: flags.FlagValues) -> None:
         lower_bound=1,
         **here,
     )
+    flags.DEFINE_enum(
+        "masking",
+        _OF_RUN,
+        (_OF_RUN, _YARDSTICK),
+        "With --data_dir: the run's own masks, or for comparisons 15% of the tokens, all of them [MASK].",
+        **here,
+    )
     flags.DEFINE_integer(
         "seed",
         None,
-        "Of the masks, with --data_dir; by default those of the run's own evaluation.",
+        "Of the masks, with --data_dir; by default that of the run's own evaluation, or of the yardstick.",
         lower_bound=0,
         upper_bound=2**31 - 1,
         **here,
@@ -74,7 +85,7 @@ def define_flags(values: flags.FlagValues) -> None:
     only_where(values, of_examples, lambda given: given.input, "is for fine-tuned models, with --input: leave it out")
     only_where(
         values,
-        ("split", "max_rows", "seed"),
+        ("split", "max_rows", "masking", "seed"),
         lambda given: not given.input,
         "is for rows, with --data_dir, and --input is a file of examples: leave it out",
     )
@@ -109,7 +120,7 @@ def execute(values: flags.FlagValues) -> int:
             f" {model.config.max_position_embeddings}: prepare shorter ones"
         )
     identity = _identity(model)
-    masking, seed, description = _masking(identity, values.seed)
+    masking, seed, description = _masking(identity, values.masking, values.seed)
     dtype = values.dtype or identity.get("Execution.dtype", DTYPES[0])
     execution = Execution(dtype=dtype, numerics=Numerics.of_run(identity or None, model.path))
 
@@ -129,7 +140,7 @@ def execute(values: flags.FlagValues) -> int:
     mesh = make_mesh_from_flags(values)
     check_heads(mesh.shape["tensor"], model.config.num_attention_heads)
     check_batch(mesh, values.batch_size, 1, "--batch_size")
-    task = PreTraining(model.config, execution=execution)
+    task = PreTraining(model.config, next_sentence=model.model_class == "BertForPreTraining", execution=execution)
     maker = make_batch_maker(store, tokenizer, masking, seed)
     shapes = abstract_batch(mesh, maker.shapes(values.batch_size))
     check_memory(
@@ -138,13 +149,13 @@ def execute(values: flags.FlagValues) -> int:
             Need("a batch", shapes, "lower --batch_size"),
         ]
     )
-    parameters, missing = task.with_heads(model.load_parameters())
+    parameters = model.load_parameters()
     parameters = jax.device_put(parameters, param_shardings(mesh, task.logical_axes(), parameters))
     compiled = CompiledEvaluation(task, make_eval_step(task), parameters, shapes)
-    evaluate = evaluation_batches(maker, store, values.batch_size, values.max_rows, compiled, mesh, values.split)
+    evaluate = evaluation_batches(
+        maker, store, tokenizer, values.batch_size, values.max_rows, compiled, mesh, values.split
+    )
     metrics = evaluate(parameters)
-    if "next_sentence" in missing:
-        metrics = {name: value for name, value in metrics.items() if not name.startswith("nsp_")}
     print(model.describe())
     print(description)
     print(format_evaluation(metrics))
@@ -157,20 +168,24 @@ def _identity(model: Pretrained) -> Mapping[str, Any]:
     return identity if isinstance(identity, Mapping) else {}
 
 
-def _masking(identity: Mapping[str, Any], given_seed: int | None) -> tuple[Masking, int, str]:
+def _masking(identity: Mapping[str, Any], wanted: str, given_seed: int | None) -> tuple[Masking, int, str]:
     """Returns the masking, the seed of the masks, and a line about them.
 
     Args:
         identity: of the run.
-        given_seed: by --seed; None for the run's own.
+        wanted: by --masking.
+        given_seed: by --seed; None for the masking's own.
     """
     of_run = masking_of_run(identity)
-    masking, seed = of_run or (Masking(), 0)
-    origin = (
-        "those of the run's own evaluations" if of_run else "the default ones, since the model does not say its own"
-    )
+    if wanted == _YARDSTICK:
+        (masking, seed), whose, origin = (YARDSTICK, YARDSTICK_SEED), "the yardstick", "the yardstick for comparisons"
+    elif of_run:
+        (masking, seed), whose, origin = of_run, "the run", "those of the run's own evaluations"
+    else:
+        (masking, seed), whose = (Masking(), 0), "the default"
+        origin = "the default ones, since the model does not say its own"
     if given_seed not in (None, seed):
-        origin = f"drawn anew by --seed, and those of {'the run' if of_run else 'the default'} have seed {seed}"
+        origin = f"drawn anew by --seed, and those of {whose} have seed {seed}"
         seed = given_seed
     rest = 1 - masking.mask_share - masking.keep_share
     units = "the tokens, by whole words," if masking.whole_word else "the tokens"

@@ -65,8 +65,9 @@ class UpdateRule:
 def build_update_rule(recipe: FineTune, total_steps: int, objective: Task) -> UpdateRule:
     """Returns optimizer and schedule; says which parameters are trained, if not all."""
     rate = build_phased_schedule(recipe.schedule, recipe.learning_rate, [PhaseRates(total_steps)])
+    axes = objective.logical_axes()
     if not (recipe.frozen_layers or recipe.frozen or recipe.layer_decay):
-        return UpdateRule(build_optimizer(recipe.optimizer, rate), rate, None)
+        return UpdateRule(build_optimizer(recipe.optimizer, rate, logical_axes=axes), rate, None)
     params = jax.eval_shape(objective.init, jax.random.key(0))
     factors = update_factors(
         params, frozen_layers=recipe.frozen_layers, frozen=recipe.frozen, layer_decay=recipe.layer_decay
@@ -74,7 +75,7 @@ def build_update_rule(recipe: FineTune, total_steps: int, objective: Task) -> Up
     count, total = count_trained(params, factors)
     print(f"{count:,} of {total:,} parameters are trained ({count / total:.1%})")
     restrict = None if recipe.execution.numerics.keeps_state_of_frozen else moments_of_trained(factors)
-    optimizer = build_optimizer(recipe.optimizer, rate, restrict)
+    optimizer = build_optimizer(recipe.optimizer, rate, restrict, logical_axes=axes)
     return UpdateRule(optax.chain(optimizer, scale_updates(factors)), rate, is_trained(factors))
 
 

@@ -187,7 +187,7 @@ def compile_here(case: Case) -> Compiled | OutOfMemory:
     # ---- The state, the batch and the step, as a run makes them; only their shapes.
     task = PreTraining(recipe.model, execution=recipe.execution)
     learning_rate = build_phased_schedule(recipe.schedule, recipe.learning_rate, recipe.phases or [phase])
-    optimizer = build_optimizer(recipe.optimizer, learning_rate)
+    optimizer = build_optimizer(recipe.optimizer, learning_rate, logical_axes=task.logical_axes())
     shapes = jax.eval_shape(lambda key: create_train_state(task.init(key), optimizer), jax.random.key(recipe.seed))
     state = with_shardings(shapes, state_shardings(mesh, task.logical_axes(), shapes))
     maker = BatchMaker(None, phase.seq_len, 1, True, None, recipe.masking, recipe.seed)

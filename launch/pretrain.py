@@ -89,9 +89,10 @@ def execute(values: flags.FlagValues) -> int:
         from bert_jax.training.schedules import build_phased_schedule
 
         mesh = make_checked_mesh(values, recipe.model.num_attention_heads, batches)
-        task = PreTraining(recipe.model, execution=dataclasses.replace(recipe.execution, numerics=folder.numerics))
+        execution = dataclasses.replace(recipe.execution, numerics=folder.numerics)
+        task = PreTraining(recipe.model, next_sentence=recipe.next_sentence, execution=execution)
         learning_rate = build_phased_schedule(recipe.schedule, recipe.learning_rate, phases)
-        optimizer = build_optimizer(recipe.optimizer, learning_rate)
+        optimizer = build_optimizer(recipe.optimizer, learning_rate, logical_axes=task.logical_axes())
 
         def compile_phases(abstract_state: Any):
             return _compile_phases(
@@ -118,7 +119,7 @@ def execute(values: flags.FlagValues) -> int:
             keep_checkpoints=recipe.keep_checkpoints,
             load_weights=lambda params: load_starting_weights(folder.init_from, params, tokenizer),
             compile_phases=compile_phases,
-            record={"architecture": recipe.model.to_json()},
+            record=_record(recipe),
             files={
                 **tokenizer_files(tokenizer, opened[0].tokenizer_directory),
                 "operative_config.gin": operative_config.encode(),
@@ -142,6 +143,12 @@ def check_enough_rows(store: RowStore) -> None:
             f"the rows in {store.directory} are {store.num_rows('train')}, fewer than the {group.count} processes:"
             " prepare more text"
         )
+
+
+def _record(recipe: Pretrain) -> dict[str, Any]:
+    """Returns what a checkpoint says of its model; one that says no class is a BertForPreTraining."""
+    record = {"architecture": recipe.model.to_json()}
+    return record if recipe.next_sentence else {**record, "model_class": "BertForMaskedLM"}
 
 
 def _check_weights(source: str, tokenizer: Tokenizer) -> None:
@@ -241,7 +248,7 @@ def _compile_phases(
             micro_batch = phase.batch_size // phase.accumulation_steps
             shapes = abstract_batch(mesh, maker.shapes(micro_batch))
             compiled = CompiledEvaluation(task, make_eval_step(task), abstract_state.params, shapes)
-            evaluate = evaluation_batches(maker, store, micro_batch, recipe.eval_rows, compiled, mesh)
+            evaluate = evaluation_batches(maker, store, tokenizer, micro_batch, recipe.eval_rows, compiled, mesh)
 
         def batches(step: int):
             last = first_step + phase.steps

@@ -20,6 +20,7 @@ import numpy as np
 
 from bert_jax.data.row_checksums import read_token_counts
 from bert_jax.errors import DataError, UserError
+from bert_jax.text.files import is_file_name
 from bert_jax.text.json_files import JsonError, expect_type, from_fields, parse_json, show_json
 
 # The features of a row, all of them int64 lists:
@@ -151,7 +152,7 @@ class Manifest:
             token_counts_sha256=values.get("token_counts_sha256"),
         )
         for shard in itertools.chain(*manifest.shards.values()):
-            if pathlib.PurePath(shard.file).name != shard.file or "\0" in shard.file:
+            if not is_file_name(shard.file):
                 raise UserError(f"{show_json(shard.file)} is not the name of a file beside it")
             if min(shard.rows, shard.bytes) < 0:
                 raise UserError(f"{show_json(shard.file)} has a negative size")

@@ -170,7 +170,7 @@ class FineTune:
         for field in dataclasses.fields(self):
             if field.name not in (*free, *off):
                 identity[f"finetune.{field.name}"] = getattr(self, field.name)
-        for name, part in (("Optimizer", self.optimizer), ("Schedule", self.schedule)):
-            identity.update({f"{name}.{field}": value for field, value in dataclasses.asdict(part).items()})
+        identity.update({f"Optimizer.{field}": value for field, value in self.optimizer.to_json().items()})
+        identity.update({f"Schedule.{field}": value for field, value in dataclasses.asdict(self.schedule).items()})
         identity["Execution.dtype"] = self.execution.dtype
         return identity

@@ -8,14 +8,20 @@ import numpy as np
 from bert_jax.data.batches import BatchMaker
 from bert_jax.data.masking import Vocabulary
 from bert_jax.data.masking_recipe import Masking
-from bert_jax.data.rows import VALIDATION, RowStore
+from bert_jax.data.row_tokens import read_tokens
+from bert_jax.data.rows import TRAIN, VALIDATION, RowStore
 from bert_jax.parallel.batch_rows import BatchRows
 from bert_jax.parallel.mesh import batch_sharding
 from bert_jax.tasks.baselines import PreTrainingBaselines
+from bert_jax.tasks.neighbour_baseline import NeighbourBaseline
+from bert_jax.text.sentencepiece import WORD_START
 from bert_jax.text.tokenizer import Tokenizer
+from bert_jax.text.wordpiece import CONTINUATION, WordPieceTokenizer
 
 # Row indices named in a message about a batch.
 _ROWS_SHOWN = 8
+# Tokens of the training rows in which pairs are counted.
+_COUNTED_TOKENS = 1 << 23
 
 
 def make_batch_maker(store: RowStore, tokenizer: Tokenizer, masking: Masking, seed: int) -> BatchMaker:
@@ -32,9 +38,28 @@ def make_batch_maker(store: RowStore, tokenizer: Tokenizer, masking: Masking, se
     )
 
 
+def make_baselines(store: RowStore, tokenizer: Tokenizer, masking: Masking) -> PreTrainingBaselines:
+    """Counts the training rows, for baselines on batches with this masking."""
+    neighbours = NeighbourBaseline(*read_tokens(store, TRAIN, _COUNTED_TOKENS), store.token_counts)
+    return PreTrainingBaselines(store.token_counts, masking, tokenizer.mask_id, neighbours, piece_characters(tokenizer))
+
+
+def piece_characters(tokenizer: Tokenizer) -> np.ndarray:
+    """Returns the characters of each piece, int64 `[vocab_size]`, without the mark that it continues or begins a word.
+
+    An unknown word counts as one character.
+    """
+    mark = CONTINUATION if tokenizer.kind == WordPieceTokenizer.kind else WORD_START
+    pieces = map(tokenizer.id_to_token, range(tokenizer.vocab_size))
+    characters = np.array([len(piece.removeprefix(mark)) for piece in pieces], np.int64)
+    characters[tokenizer.unk_id] = 1
+    return characters
+
+
 def evaluation_batches(
     maker: BatchMaker,
     store: RowStore,
+    tokenizer: Tokenizer,
     batch_size: int,
     max_rows: int | None,
     evaluate: Callable[[Any, Any], dict[str, float]],
@@ -45,7 +70,8 @@ def evaluation_batches(
 
     Args:
         maker: of the batches.
-        store: of the rows, for its token counts.
+        store: of the rows, in which the baselines count.
+        tokenizer: that made them.
         batch_size: of an evaluation batch.
         max_rows: at most so many rows, rounded up to whole batches; None for all.
         evaluate: parameters and device batches to metrics.
@@ -54,11 +80,12 @@ def evaluation_batches(
     """
     max_batches = None if max_rows is None else -(-max_rows // batch_size)
     # The rows and their masks are the same each time, and so are the baselines.
-    scored: dict[str, float] = {}
+    scored: PreTrainingBaselines | None = None
     ours = BatchRows.of(batch_sharding(mesh), batch_size)
 
     def run(params: Any) -> dict[str, float]:
-        baselines = None if scored else PreTrainingBaselines(store.token_counts)
+        nonlocal scored
+        baselines = None if scored else make_baselines(store, tokenizer, maker.masking)
 
         def batches():
             # The baselines are of all rows, and every process reads them, this once.
@@ -70,10 +97,12 @@ def evaluation_batches(
                 yield ours.put(batch)
 
         metrics = evaluate(params, batches())
-        if baselines:
-            scored.update(baselines.metrics())
+        scored = scored or baselines
         del metrics["tokens"]
-        return {**metrics, **scored}
+        beside = scored.metrics(metrics["mlm_hidden_loss"])
+        if "nsp_accuracy" not in metrics:
+            beside.pop("nsp_accuracy_baseline", None)
+        return {**metrics, **beside}
 
     return run
 

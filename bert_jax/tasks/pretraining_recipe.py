@@ -10,6 +10,9 @@ from bert_jax.errors import UserError
 from bert_jax.models.execution import Execution
 from bert_jax.training.recipe import MOST, Optimizer, Schedule, plan_learning_rate, require_count
 
+# Fixed, so that runs with masks of their own can be compared: 15 % of the tokens, and all of them hidden.
+YARDSTICK, YARDSTICK_SEED = Masking(masked_lm_prob=0.15, mask_share=1.0, keep_share=0.0), 0
+
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
@@ -52,6 +55,8 @@ class Pretrain:
         phases: in order, instead of the three above.
         learning_rate: the peak.
         seed: of initial values, order, masks and dropout.
+        next_sentence: whether the second task of the rows, if they have one, is learned; without it the model is a
+            BertForMaskedLM, without pooler.
         log_every: steps between two lines of the log.
         eval_every: steps between two evaluations; there is one at the end in any case. 0 for none in between.
         eval_rows: at most this many rows of the validation split are used while training; None for all.
@@ -70,6 +75,7 @@ class Pretrain:
     phases: Sequence[Phase] | None = None
     learning_rate: float = 1e-4
     seed: int = 0
+    next_sentence: bool = True
     log_every: int = 1
     eval_every: int = 1000
     eval_rows: int | None = None
@@ -107,6 +113,8 @@ class Pretrain:
         if self.eval_rows is not None:
             require_count("pretrain.eval_rows", self.eval_rows)
         require_count("pretrain.seed", self.seed, 0)
+        if not isinstance(self.next_sentence, bool):
+            raise UserError(f"pretrain.next_sentence must be True or False, not {self.next_sentence!r}")
 
     def plan(self, row_lengths: Sequence[int]) -> tuple[Phase, ...]:
         """Returns the run's phases, given the sequence lengths of its row directories; checks that they fit.
@@ -156,11 +164,15 @@ class Pretrain:
         identity.update({f"data.{name}": value for name, value in data.items()})
         for name in ("learning_rate", "seed"):
             identity[f"pretrain.{name}"] = getattr(self, name)
+        # Runs of before there was a choice do not say it.
+        if not self.next_sentence:
+            identity["pretrain.next_sentence"] = False
         for number, phase in enumerate(phases, start=1):
             prefix = "pretrain" if self.phases is None else f"phase {number}"
             for name in ("seq_len", "batch_size", "steps", "learning_rate", "warmup_steps"):
                 identity.setdefault(f"{prefix}.{name}", getattr(phase, name))
-        for name, part in (("Optimizer", self.optimizer), ("Schedule", self.schedule), ("Masking", self.masking)):
+        identity.update({f"Optimizer.{field}": value for field, value in self.optimizer.to_json().items()})
+        for name, part in (("Schedule", self.schedule), ("Masking", self.masking)):
             identity.update({f"{name}.{field}": value for field, value in dataclasses.asdict(part).items()})
         identity["Execution.dtype"] = self.execution.dtype
         return identity

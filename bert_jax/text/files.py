@@ -4,6 +4,7 @@ import codecs
 import gzip
 import io
 import os
+import pathlib
 import zlib
 from collections.abc import Collection, Iterator
 
@@ -15,8 +16,16 @@ LONGEST_LINE = 1 << 24
 LONGEST_WHOLE = 1 << 26
 
 _BLOCK_BYTES = 1 << 20
+# Bytes of a file's name, on every system in use.
+_LONGEST_NAME = 255
 _GZIP_MAGIC = b"\x1f\x8b"
 _BYTE_ORDER_MARK = "\ufeff"
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a name can be that of a file beside it: not a path, and no longer than systems allow."""
+    is_plain = name not in ("", "..") and pathlib.PurePath(name).name == name and name.isprintable()
+    return is_plain and len(os.fsencode(name)) <= _LONGEST_NAME
 
 
 def read_blocks(path: str) -> Iterator[str]:

@@ -15,9 +15,18 @@ from bert_jax.training.figure_file import replace_figure
 # Metric, title, and whether it is one of the training split only.
 PANELS = (
     ("loss", "loss", False),
-    ("mlm_accuracy", "masked-token accuracy", False),
+    ("mlm_loss", "masked-word loss", False),
+    ("mlm_hidden_loss", "loss of hidden words", False),
+    ("mlm_hidden_accuracy", "accuracy of hidden words", False),
+    ("mlm_accuracy", "masked-word accuracy", False),
     ("nsp_accuracy", "next-sentence accuracy", False),
     ("learning_rate", "learning rate", True),
+)
+# What follows the metric's name in the validation lines, what it is, and how it is dashed.
+BASELINES = (
+    ("_baseline", "frequencies alone", "--"),
+    ("_copier_baseline", "copying without context", ":"),
+    ("_bigram_baseline", "nearest neighbours, counted", "-."),
 )
 TRAIN_COLOUR, VALIDATION_COLOUR, BASELINE_COLOUR = "#4878a8", "#d1602a", "#666666"
 
@@ -57,8 +66,8 @@ def draw_curves(metrics_file: str | os.PathLike[str], image_file: str | os.PathL
     """Draws loss, accuracies and learning rate over the steps to a PNG; a metric that the run lacks gets no panel.
 
     Of a run of several tasks, the loss of each has a panel too. Training is a thin line with its smoothed course over
-    it, validation are points, and what a model that has learned nothing reaches (`mlm_accuracy_baseline`,
-    `nsp_accuracy_baseline` of the validation lines) is dashed. The file is replaced as a whole.
+    it, validation are points, and what is reached without a model (BASELINES, such as `mlm_accuracy_baseline` of the
+    validation lines) is dashed. The file is replaced as a whole.
 
     Raises:
         UserError: the metrics cannot be read, hold nothing to draw, or the image cannot be written.
@@ -102,15 +111,16 @@ def _draw_panel(axes: Any, curves: Curves, metric: str, title: str, train_only: 
             steps, values, "o-", color=VALIDATION_COLOUR, markersize=4, linewidth=1.2, label="validation", zorder=3
         )
         title = f"{title}: validation {values[-1]:.3f}"
-    steps, baseline = curves.get(("validation", f"{metric}_baseline"), empty)
-    if len(steps):
-        axes.axhline(baseline[-1], color=BASELINE_COLOUR, linestyle="--", linewidth=1.2, label="baseline", zorder=1)
-        title = f"{title} (baseline {baseline[-1]:.3f})"
+    for suffix, what, dashes in BASELINES:
+        steps, baseline = curves.get(("validation", metric + suffix), empty)
+        if len(steps):
+            label = f"{what}: {baseline[-1]:.3f}"
+            axes.axhline(baseline[-1], color=BASELINE_COLOUR, linestyle=dashes, linewidth=1.2, label=label, zorder=1)
     axes.set_title(title, fontsize=10, loc="left")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.ticklabel_format(axis="y", scilimits=(-3, 4))
-    if metric in ("mlm_accuracy", "learning_rate"):
+    if metric in ("mlm_accuracy", "mlm_hidden_accuracy", "learning_rate"):
         axes.set_ylim(bottom=0)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8, frameon=False)

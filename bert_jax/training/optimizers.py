@@ -1,9 +1,14 @@
 """The optimizers, built from optax; what acts per layer acts per slice of the stacked parameters.
 
+An optimizer is a function from `Parts` to what optax calls a gradient transformation, and a line in
+`bert_jax.training.recipe.OPTIMIZERS`.
+
 Parameters are a plain nested dict whose leaf names read like encoder/layers/attention/query/kernel. Below a node
 named "layers" the leaves of all layers are stacked along the first axis.
 """
 
+import dataclasses
+import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,29 +91,83 @@ def scale_by_layer_trust_ratio() -> optax.GradientTransformation:
     return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scale, updates, params))
 
 
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What an optimizer is put together from.
+
+    Attributes:
+        choices: the user's.
+        schedule: learning rate by step, from `bert_jax.training.schedules`.
+        restrict: keeps the state of a transformation for some of the parameters alone; a transformation with a
+            state for each parameter has to pass through it.
+        logical_axes: for each parameter the names of its axes, as `Task.logical_axes` returns them; None where nobody
+            said them.
+    """
+
+    choices: recipe.Optimizer
+    schedule: optax.Schedule
+    restrict: Restrict
+    logical_axes: Any | None
+
+    @property
+    def clip(self) -> optax.GradientTransformation:
+        """Scales gradients down to the greatest global norm; comes first."""
+        most = self.choices.clip_global_norm
+        return optax.identity() if most is None else optax.clip_by_global_norm(most)
+
+    @property
+    def adam(self) -> optax.GradientTransformation:
+        """Adam's update without its rate; not restricted yet."""
+        o = self.choices
+        return scale_by_adam(o.b1, o.b2, o.eps, bias_correction=o.corrects_bias)
+
+    @property
+    def decay(self) -> optax.GradientTransformation:
+        """Decoupled weight decay, of what `decay_mask` says; comes before the rate, which multiplies it."""
+        return optax.add_decayed_weights(self.choices.weight_decay, mask=decay_mask)
+
+    @property
+    def rate(self) -> optax.GradientTransformation:
+        """Multiplies by the negative learning rate; counts the updates, by which it asks the schedule."""
+        return optax.scale_by_learning_rate(self.schedule)
+
+
+def bert_adamw(parts: Parts) -> optax.GradientTransformation:
+    """The optimizer of google-research/bert: Adam without bias correction, decoupled weight decay."""
+    # The state of each part has its place in checkpoints, that of the identity too.
+    return optax.chain(parts.clip, parts.restrict(parts.adam), parts.decay, optax.identity(), parts.rate)
+
+
+def adamw(parts: Parts) -> optax.GradientTransformation:
+    """As `optax.adamw` puts it together (Loshchilov and Hutter 2017)."""
+    return optax.chain(parts.clip, optax.chain(parts.restrict(parts.adam), parts.decay, parts.rate))
+
+
+def lamb(parts: Parts) -> optax.GradientTransformation:
+    """Multiplies by the trust ratio per layer (You et al. 2019), except for what is not decayed either."""
+    trust_ratio = optax.masked(scale_by_layer_trust_ratio(), decay_mask)
+    return optax.chain(parts.clip, parts.restrict(parts.adam), parts.decay, trust_ratio, parts.rate)
+
+
 def build_optimizer(
-    optimizer: recipe.Optimizer, schedule: optax.Schedule, restrict: Restrict | None = None
+    optimizer: recipe.Optimizer,
+    schedule: optax.Schedule,
+    restrict: Restrict | None = None,
+    *,
+    logical_axes: Any | None = None,
 ) -> optax.GradientTransformation:
     """Returns the optimizer: from gradients, its state and parameters to updates that are to be added.
 
-    The state counts the updates, and that count is the step that the schedule is asked for. All three clip by global
-    norm first, and decay by the learning rate times `weight_decay` where `decay_mask` says so. "bert_adamw" is that of
-    google-research/bert; "lamb" multiplies by the trust ratio per layer, except for what is not decayed either.
+    The state counts the updates, and that count is the step that the schedule is asked for. Each kind of this
+    project clips by global norm first, and decays by the learning rate times `weight_decay` where `decay_mask` says so.
 
     Args:
         optimizer: the choices.
         schedule: learning rate by step, from `bert_jax.training.schedules`.
         restrict: which parameters moments are kept for, such as `trainable.moments_of_trained`; for all if None. All
             else that an optimizer does keeps nothing of any parameter.
+        logical_axes: of the parameters, as `Task.logical_axes` returns them; "muon" cannot do without.
     """
-    o = optimizer
-    adam = scale_by_adam(o.b1, o.b2, o.eps, bias_correction=o.corrects_bias)
-    if restrict is not None:
-        adam = restrict(adam)
-    decay, rate = optax.add_decayed_weights(o.weight_decay, mask=decay_mask), optax.scale_by_learning_rate(schedule)
-    clip = optax.identity() if o.clip_global_norm is None else optax.clip_by_global_norm(o.clip_global_norm)
-    if o.kind == "adamw":
-        # As `optax.adamw` puts it together.
-        return optax.chain(clip, optax.chain(adam, decay, rate))
-    trust_ratio = optax.masked(scale_by_layer_trust_ratio(), decay_mask) if o.kind == "lamb" else optax.identity()
-    return optax.chain(clip, adam, decay, trust_ratio, rate)
+    module, _, function = recipe.OPTIMIZERS[optimizer.kind].partition(":")
+    build = getattr(importlib.import_module(module), function)
+    return build(Parts(optimizer, schedule, restrict or (lambda transformation: transformation), logical_axes))

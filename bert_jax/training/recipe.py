@@ -10,7 +10,14 @@ from typing import Any
 
 from bert_jax.errors import UserError
 
-OPTIMIZERS = ("bert_adamw", "adamw", "lamb")
+# The registry: the function that builds an optimizer, "module:function", by the name that users give. The function is
+# named and not imported, so that recipes are checked without JAX; `optimizers.build_optimizer` calls it.
+OPTIMIZERS = {
+    "bert_adamw": "bert_jax.training.optimizers:bert_adamw",
+    "adamw": "bert_jax.training.optimizers:adamw",
+    "lamb": "bert_jax.training.optimizers:lamb",
+    "muon": "bert_jax.training.muon:muon",
+}
 SCHEDULES = ("linear", "polynomial", "cosine", "inverse_square_root", "constant")
 # The schedules that come down to a chosen value at the last step; the others never look at the number of steps.
 DECAYS_TO_AN_END = ("linear", "polynomial", "cosine")
@@ -39,17 +46,22 @@ class Optimizer:
     """How gradients become updates.
 
     Attributes:
-        kind: "bert_adamw", the optimizer that BERT was trained with; "adamw", that of optax; or "lamb" (You et al.
-            2019), for very large batches.
+        kind: "bert_adamw", the optimizer that BERT was trained with; "adamw", that of optax; "lamb" (You et al. 2019),
+            for very large batches; "muon" (Jordan et al. 2024), for the matrices of the encoder's layers, with AdamW
+            for all else; or another name of `OPTIMIZERS`.
         b1: decay of the running mean of the gradients.
         b2: decay of the running mean of their squares.
         eps: added to the square root of the second moment, outside the root.
         weight_decay: decoupled decay (Loshchilov and Hutter 2017), multiplied by the learning rate, of all parameters
             but biases and LayerNorm.
         bias_correction: whether the running means are corrected for starting at zero (Kingma and Ba 2014). None means
-            "as published": no for bert_adamw, yes for the others. optax's adamw cannot do without.
+            "as published": no for bert_adamw, yes for the others. optax's adamw cannot do without. Of muon: AdamW's.
         clip_global_norm: gradients whose norm over all parameters exceeds this are scaled down to it, before anything
             else sees them; None for no clipping.
+        muon_learning_rate_factor: the learning rate of the encoder's matrices under muon, as a multiple of the run's at
+            each step. A factor and not a rate, so that one number serves warm-ups, decays and phases with peaks of
+            their own.
+        muon_momentum: decay of the running mean of the matrices' gradients under muon.
     """
 
     kind: str = "bert_adamw"
@@ -59,6 +71,9 @@ class Optimizer:
     weight_decay: float = 0.01
     bias_correction: bool | None = None
     clip_global_norm: float | None = 1.0
+    # Settings of one kind alone name it.
+    muon_learning_rate_factor: float = dataclasses.field(default=10.0, metadata={"kind": "muon"})
+    muon_momentum: float = dataclasses.field(default=0.95, metadata={"kind": "muon"})
 
     def __post_init__(self):
         if self.kind not in OPTIMIZERS:
@@ -73,6 +88,23 @@ class Optimizer:
             raise UserError(f"Optimizer.bias_correction must be True, False or None, not {self.bias_correction!r}")
         if self.kind == "adamw" and self.bias_correction is False:
             raise UserError("Optimizer.bias_correction=False needs Optimizer.kind='bert_adamw' (adamw always corrects)")
+        _require_number("Optimizer.muon_learning_rate_factor", self.muon_learning_rate_factor, 0, above=True)
+        _require_number("Optimizer.muon_momentum", self.muon_momentum, 0, below=1)
+        for field in dataclasses.fields(self):
+            if not self._has(field) and getattr(self, field.name) != field.default:
+                kind = field.metadata["kind"]
+                raise UserError(f"Optimizer.{field.name} needs Optimizer.kind={kind!r}, not {self.kind!r}")
+
+    def _has(self, field: dataclasses.Field) -> bool:
+        """Whether a field says anything of an optimizer of this kind."""
+        return field.metadata.get("kind", self.kind) == self.kind
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields that say anything of this kind, as a dict of JSON values, for a run's identity.
+
+        So a run of one kind reads the same as before there were others.
+        """
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if self._has(field)}
 
     @property
     def corrects_bias(self) -> bool:

@@ -3,6 +3,7 @@
 import pytest
 
 from bert_jax.tasks.finetuning_recipe import FineTune
+from bert_jax.training.recipe import Optimizer
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
@@ -18,3 +19,9 @@ def test_no_more_evaluations_than_asked_for(wanted, epochs):
 
 def test_none_but_at_the_end():
     assert FineTune(evaluations_per_epoch=0).eval_every(100) == 0
+
+
+def test_identity_says_of_muon_what_only_muon_has():
+    adamw, muon = (FineTune(optimizer=Optimizer(kind)).identity() for kind in ("adamw", "muon"))
+    assert muon.keys() - adamw.keys() == {"Optimizer.muon_learning_rate_factor", "Optimizer.muon_momentum"}
+    assert {name for name in adamw if adamw[name] != muon[name]} == {"Optimizer.kind"}

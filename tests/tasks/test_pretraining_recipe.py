@@ -9,6 +9,7 @@ from bert_jax.data.masking_recipe import Masking
 from bert_jax.errors import UserError
 from bert_jax.models.execution import Execution
 from bert_jax.tasks.pretraining_recipe import Phase, Pretrain, masking_of_run
+from bert_jax.training.recipe import Optimizer
 
 MODEL = preset("tiny")
 ONE = Pretrain(MODEL, steps=10, batch_size=8)
@@ -57,6 +58,7 @@ def test_plans_that_do_not_fit_are_user_errors(run, lengths, message):
         ({"eval_rows": 0}, "eval_rows"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**31}, "seed"),
+        ({"next_sentence": "no"}, "next_sentence must be True or False"),
         ({"model": BertConfig(pooling="entities")}, "pooling='entities' is for fine-tuning on relations"),
     ],
     ids=str,
@@ -88,11 +90,17 @@ def test_identity_holds_what_decides_the_losses_and_nothing_else():
         "pretrain.batch_size": {"batch_size": 16},
         "pretrain.learning_rate": {"learning_rate": 2e-4},
         "pretrain.seed": {"seed": 1},
+        "Optimizer.b2": {"optimizer": Optimizer(b2=0.98)},
+        "pretrain.next_sentence": {"next_sentence": False},
         "Masking.whole_word": {"masking": Masking(whole_word=True)},
         "Execution.dtype": {"execution": Execution(dtype="bfloat16")},
     }
     for name, fields in others.items():
         assert changed(dataclasses.replace(ONE, **fields)) == {name}
+    own = {"Optimizer.kind", "Optimizer.muon_learning_rate_factor", "Optimizer.muon_momentum"}
+    assert changed(dataclasses.replace(ONE, optimizer=Optimizer("muon"))) == own
+    # Runs of before there was a choice go on.
+    assert "pretrain.next_sentence" not in identity
     assert ONE.identity(ONE.plan([128]), {**DATA, "tokenizer": "c"})["data.tokenizer"] == "c"
 
 

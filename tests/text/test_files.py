@@ -102,3 +102,13 @@ def test_links_that_lead_round_and_round_end(tmp_path):
     for number in range(20):
         (tmp_path / "a" / f"loop{number}").symlink_to(tmp_path)
     assert files.files_below(str(tmp_path)) == [str(tmp_path / "a" / "x.txt")]
+
+
+@pytest.mark.parametrize("name", ["rows.array_record", "données", "x" * 255, "..x", "a b"])
+def test_names_of_files_beside(name):
+    assert files.is_file_name(name)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", "a\0", "a\nb", "x" * 256, "é" * 128, "\udc80"])
+def test_what_no_file_beside_is_called(name):
+    assert not files.is_file_name(name)

@@ -48,6 +48,27 @@ def test_training_validation_and_baselines_are_drawn(tmp_path, steps, pairs):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["curves.png", "metrics.jsonl"]
 
 
+def test_each_baseline_is_drawn_where_it_lies_and_named(tmp_path, monkeypatch):
+    values = {"mlm_hidden_loss": 4.0, "mlm_hidden_loss_baseline": 6.25, "mlm_hidden_loss_bigram_baseline": 4.5}
+    values |= {"mlm_loss": 3.9, "mlm_loss_copier_baseline": 5.75}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 3, "split": "validation", **values}) + "\n")
+    figures = []
+    monkeypatch.setattr(curves, "replace_figure", lambda figure, _: figures.append(figure))
+    curves.draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
+    (figure,) = figures
+    drawn = {
+        axes.get_title(loc="left").partition(":")[0]: {line.get_label(): line.get_ydata()[0] for line in axes.lines}
+        for axes in figure.axes
+    }
+    assert drawn["loss of hidden words"] == {
+        "validation": 4.0,
+        "frequencies alone: 6.250": 6.25,
+        "nearest neighbours, counted: 4.500": 4.5,
+    }
+    assert drawn["masked-word loss"] == {"validation": 3.9, "copying without context: 5.750": 5.75}
+    assert len({line.get_linestyle() for axes in figure.axes for line in axes.lines}) == 4
+
+
 def test_a_picture_follows_its_run(tmp_path):
     metrics, picture = tmp_path / "metrics.jsonl", tmp_path / "curves.png"
     write_run(metrics, 10)

@@ -43,7 +43,7 @@ def _batch(random: np.random.Generator) -> dict[str, np.ndarray]:
     return batch
 
 
-@pytest.mark.parametrize(("kind", "peak"), [("bert_adamw", 2e-3), ("adamw", 5e-3), ("lamb", 3e-2)])
+@pytest.mark.parametrize(("kind", "peak"), [("bert_adamw", 2e-3), ("adamw", 5e-3), ("lamb", 3e-2), ("muon", 2e-3)])
 def test_a_word_is_told_from_its_neighbours(kind, peak):
     config = BertConfig(
         vocab_size=WORDS + 1,
@@ -58,7 +58,7 @@ def test_a_word_is_told_from_its_neighbours(kind, peak):
     )
     task = PreTraining(config, execution=Execution(unroll=2))
     schedule = build_schedule(Schedule(kind="linear", warmup_fraction=0.1), peak, STEPS)
-    optimizer = build_optimizer(Optimizer(kind=kind), schedule)
+    optimizer = build_optimizer(Optimizer(kind=kind), schedule, logical_axes=task.logical_axes())
     state = jax.jit(lambda key: create_train_state(task.init(key), optimizer))(jax.random.key(0))
     step = jax.jit(make_train_step(task, optimizer, schedule, seed=0), donate_argnums=0)
     random = np.random.default_rng(0)

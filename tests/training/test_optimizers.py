@@ -13,7 +13,7 @@ import pytest
 
 from bert_jax.errors import UserError
 from bert_jax.training import optimizers
-from bert_jax.training.recipe import Optimizer, Schedule
+from bert_jax.training.recipe import OPTIMIZERS, Optimizer, Schedule
 from bert_jax.training.schedules import build_schedule
 
 SHARED = pathlib.Path(os.environ.get("BERT_JAX_SHARED", pathlib.Path(__file__).resolve().parents[2].parent / "shared"))
@@ -46,6 +46,16 @@ def make_params(seed=0):
     }
 
 
+AXES = {
+    "embeddings": {"word": {"embedding": ("vocab", "embed")}, "layer_norm": {"scale": ("embed",), "bias": ("embed",)}},
+    "encoder": {
+        "layers": {
+            "attention": {"query": {"kernel": ("layers", "embed", "mlp"), "bias": ("layers", "mlp")}},
+            "mlp_layer_norm": {"scale": ("layers", "embed"), "bias": ("layers", "embed")},
+        }
+    },
+    "mlm": {"output_bias": ("vocab",)},
+}
 DECAYED = {"embeddings/word/embedding", "encoder/layers/attention/query/kernel"}
 
 
@@ -84,7 +94,7 @@ def reference(params, all_gradients, o, corrects_bias):
 
 
 def train(optimizer, schedule, params, all_gradients, state=None):
-    transformation = optimizers.build_optimizer(optimizer, schedule)
+    transformation = optimizers.build_optimizer(optimizer, schedule, logical_axes=AXES)
     state = transformation.init(params) if state is None else state
 
     @jax.jit
@@ -188,23 +198,23 @@ def test_layer_axes():
     assert set(axes.values()) == {0, 1}
 
 
-@pytest.mark.parametrize("kind", ["bert_adamw", "adamw", "lamb"])
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_the_state_counts_the_steps_of_the_schedule(kind):
     schedule = build_schedule(Schedule("linear", warmup_steps=2), 1.0, 4)
     optimizer = Optimizer(kind, weight_decay=0.0, clip_global_norm=None)
-    gradients = {"dense": {"bias": jnp.ones(2)}}
-    params = {"dense": {"bias": jnp.zeros(2)}}
+    gradients = {"mlm": {"output_bias": jnp.ones(2)}}
+    params = {"mlm": {"output_bias": jnp.zeros(2)}}
     moved = []
     for steps in range(1, 6):
         got, _ = train(optimizer, schedule, params, [gradients] * steps)
-        moved.append(float(got["dense"]["bias"][0]))
+        moved.append(float(got["mlm"]["output_bias"][0]))
     rates = -np.diff([0.0, *moved])
     assert rates[0] == 0, "the first step of the warm-up has rate 0"
     assert rates[4] == 0, "after the last step nothing moves"
     assert all(rates[1:4] > 0)
 
 
-@pytest.mark.parametrize("kind", ["bert_adamw", "adamw", "lamb"])
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_a_restored_state_goes_on_bit_for_bit(kind, tmp_path):
     schedule = build_schedule(Schedule("linear", warmup_steps=2), 0.1, 8)
     optimizer = Optimizer(kind)
@@ -225,9 +235,40 @@ def test_a_restored_state_goes_on_bit_for_bit(kind, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("kind", "before", "count"), [("bert_adamw", "1", "4"), ("adamw", "1/0", "1/2"), ("lamb", "1", "4")]
+)
+def test_the_state_lies_where_it_did_in_checkpoints_of_earlier_versions(kind, before, count):
+    params = make_params()
+    state = optimizers.build_optimizer(Optimizer(kind), lambda _: 0.1).init(params)
+    moments = {f"{before}/{moment}/{name}" for moment in ("mu", "nu") for name in flat(params)}
+    assert flat(state).keys() == moments | {f"{before}/count", f"{count}/count"}
+
+
+def test_an_optimizer_is_a_function_and_a_line_of_the_registry(monkeypatch):
+    monkeypatch.setitem(OPTIMIZERS, "sign", f"{__name__}:sign_descent")
+    params, gradients = {"w": jnp.ones(3)}, {"w": jnp.asarray([5.0, -2.0, 0.0])}
+    got, _ = train(Optimizer("sign"), optax.constant_schedule(0.1), params, [gradients])
+    np.testing.assert_allclose(got["w"], [0.9, 1.1, 1.0])
+
+
+def sign_descent(parts):
+    """As a package of others would have it."""
+    return optax.chain(parts.clip, optax.scale_by_sign(), parts.rate)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_an_identity_holds_what_is_said_of_this_kind(kind):
+    """Of the kinds of before there was Muon nothing else than before, or their runs would not go on."""
+    before = {"kind", "b1", "b2", "eps", "weight_decay", "bias_correction", "clip_global_norm"}
+    fields = Optimizer(kind).to_json()
+    own = {"muon_learning_rate_factor", "muon_momentum"} if kind == "muon" else set()
+    assert fields.keys() == before | own and Optimizer(**json.loads(json.dumps(fields))) == Optimizer(kind)
+
+
+@pytest.mark.parametrize(
     "make, says",
     [
-        (lambda: Optimizer("adam"), "bert_adamw, adamw, lamb"),
+        (lambda: Optimizer("adam"), "bert_adamw, adamw, lamb, muon"),
         (lambda: Optimizer(b1=1.0), "b1"),
         (lambda: Optimizer(b2=-0.1), "b2"),
         (lambda: Optimizer(eps=0.0), "eps"),
@@ -235,6 +276,10 @@ def test_a_restored_state_goes_on_bit_for_bit(kind, tmp_path):
         (lambda: Optimizer(clip_global_norm=0.0), "clip_global_norm"),
         (lambda: Optimizer(bias_correction="yes"), "bias_correction"),
         (lambda: Optimizer("adamw", bias_correction=False), "bert_adamw"),
+        (lambda: Optimizer("muon", muon_momentum=1.0), "muon_momentum must be .* below 1, not 1.0"),
+        (lambda: Optimizer("muon", muon_learning_rate_factor=0.0), "muon_learning_rate_factor must be .* above 0"),
+        (lambda: Optimizer("adamw", muon_momentum=0.9), "muon_momentum needs Optimizer.kind='muon', not 'adamw'"),
+        (lambda: Optimizer(muon_learning_rate_factor=1.0), "needs Optimizer.kind='muon', not 'bert_adamw'"),
     ],
 )
 def test_mistakes_are_said(make, says):

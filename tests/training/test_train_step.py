@@ -143,7 +143,7 @@ def run(compiled_step, batch, steps, state=None):
 def test_metrics_of_a_step(task, params, batch, compiled_step, gradients):
     state, (metrics,) = run(compiled_step, batch, 1)
     assert set(metrics) == {
-        *("loss", "mlm_loss", "mlm_accuracy", "mlm_hidden_accuracy", "nsp_loss", "nsp_accuracy"),
+        *("loss", "mlm_loss", "mlm_accuracy", "mlm_hidden_loss", "mlm_hidden_accuracy", "nsp_loss", "nsp_accuracy"),
         *("tokens", "grad_norm", "learning_rate"),
     }
     assert int(state.step) == 1

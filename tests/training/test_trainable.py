@@ -139,7 +139,13 @@ _FROZEN = (
 
 
 @pytest.mark.parametrize(
-    ("kind", "choice"), [*((kind, _FROZEN[2]) for kind in OPTIMIZERS), ("lamb", _FROZEN[0]), ("bert_adamw", _FROZEN[3])]
+    ("kind", "choice"),
+    # Products of fewer matrices are rounded otherwise, so that test_muon.py has Muon.
+    [
+        *((kind, _FROZEN[2]) for kind in OPTIMIZERS if kind != "muon"),
+        ("lamb", _FROZEN[0]),
+        ("bert_adamw", _FROZEN[3]),
+    ],
 )
 def test_without_moments_of_what_is_frozen_every_bit_is_the_same(params, batch, kind, choice):
     factors = update_factors(params, **choice)
