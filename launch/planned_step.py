@@ -185,7 +185,7 @@ def compile_here(case: Case) -> Compiled | OutOfMemory:
     mesh = make_mesh(case.mesh, case.dcn, devices)
 
     # ---- The state, the batch and the step, as a run makes them; only their shapes.
-    task = PreTraining(recipe.model, execution=recipe.execution)
+    task = PreTraining(recipe.model, next_sentence=recipe.next_sentence, execution=recipe.execution)
     learning_rate = build_phased_schedule(recipe.schedule, recipe.learning_rate, recipe.phases or [phase])
     optimizer = build_optimizer(recipe.optimizer, learning_rate, logical_axes=task.logical_axes())
     shapes = jax.eval_shape(lambda key: create_train_state(task.init(key), optimizer), jax.random.key(recipe.seed))

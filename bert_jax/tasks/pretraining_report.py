@@ -76,8 +76,8 @@ def shortfalls(metrics: Mapping[str, float]) -> list[str]:
             baseline = metrics.get(metric + kind)
             if baseline and not sign * metrics[metric] < sign * baseline:
                 lines.append(
-                    f"{name}, {metrics[metric]:.4g}, is not {wanted} {what}, {baseline:.4g}: {meaning};"
-                    " train longer, or with another recipe"
+                    f"{name}, {metrics[metric]:.4g}, is not {wanted} {what}, {baseline:.4g}: {meaning}; train longer,"
+                    " or with another recipe"
                 )
                 break
     return lines

@@ -275,7 +275,9 @@ def train(
                     with goodput.measure(EVALUATING):
                         validation = phase.evaluate(state.evaluated_params)
                     writer.write(step, "validation", {**validation, TRAIN_SECONDS: reporter.train_seconds})
-                    reporter.say(f"step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in validation.items()))
+                    # Baselines stay the same; they are in the log, and beside the last evaluation.
+                    found = {name: value for name, value in validation.items() if not name.endswith("_baseline")}
+                    reporter.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in found.items()))
                     reporter.restart_clock()
                 # Phases have validation rows of their own, whose losses do not compare: the last phase's decide.
                 judged = validation if phase is phases[-1] else None
