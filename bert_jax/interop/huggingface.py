@@ -17,6 +17,7 @@ from bert_jax.interop.bert import BERT
 from bert_jax.interop.model_family import Family
 from bert_jax.interop.modernbert import MODERNBERT
 from bert_jax.interop.tensor_files import Match, disassemble, match_tensors
+from bert_jax.text.files import is_file_name
 from bert_jax.text.json_files import expect_type, read_json_object, show_json
 from bert_jax.text.tokenizer import Tokenizer, write_json
 
@@ -152,11 +153,7 @@ def _tensor_files(directory: pathlib.Path) -> tuple[dict[str, pathlib.Path], pat
     if index.is_file():
         weight_map = read_json_object(index).get("weight_map")
         if not isinstance(weight_map, dict) or not all(
-            isinstance(shard, str)
-            and pathlib.PurePath(shard).name == shard
-            and shard.isprintable()
-            and len(shard) < 256
-            for shard in weight_map.values()
+            isinstance(shard, str) and is_file_name(shard) for shard in weight_map.values()
         ):
             raise UserError(f"{index} is damaged (weight_map does not name files beside it): copy it again")
         return {name: directory / shard for name, shard in weight_map.items()}, index
