@@ -6,11 +6,19 @@ import re
 _LINE_END = re.compile("\\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\\s*")
 
 
+# Characters of a message; a longer one loses its middle, since the place stands in front and what to do at the end.
+LONGEST_MESSAGE = 2000
+
+
 class _OneLineError(Exception):
-    """An exception whose message is one line, whatever names and messages of libraries stand in it."""
+    """An exception whose message is one line that can be read, whatever names and messages of libraries stand in it."""
 
     def __init__(self, message: object):
-        super().__init__(_LINE_END.sub(" ", str(message)))
+        line = _LINE_END.sub(" ", str(message))
+        if len(line) > LONGEST_MESSAGE:
+            half = LONGEST_MESSAGE // 2 - len(" ... ")
+            line = f"{line[:half]} ... {line[-half:]}"
+        super().__init__(line)
 
 
 class UserError(_OneLineError):

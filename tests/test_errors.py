@@ -18,3 +18,10 @@ def test_a_message_is_one_line(kind):
 def test_other_whitespace_stays():
     assert str(UserError("a  b\tc\u3000d")) == "a  b\tc\u3000d"
     assert str(UserError(OSError("no room"))) == "no room"
+
+
+def test_a_long_message_keeps_its_beginning_and_its_end():
+    message = str(UserError(f"model.json: {'x' * 100_000} is not a name: mend it"))
+    assert len(message) < 2000
+    assert message.startswith("model.json: xxx") and message.endswith("xxx is not a name: mend it")
+    assert str(UserError("x" * 2000)) == "x" * 2000
