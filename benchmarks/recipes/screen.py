@@ -18,7 +18,7 @@ from benchmarks.recipes.training import Yardstick, train
 from benchmarks.recipes.trials import TRIALS
 from launch.host_memory import keep_freed_memory
 
-_POINTS = 4
+_QUARTERS = (0.25, 0.5, 0.75, 1.0)
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -33,7 +33,7 @@ def table(results: list[dict[str, Any]]) -> str:
     lines = [f"{'recipe':<42}{'seeds':>6}{'steps':>7}{'1/4':>8}{'1/2':>8}{'3/4':>8}{'end':>8}{'+-':>7}{'right':>8}"]
     for name in sorted(by_name, key=lambda name: mean(name, -1)):
         ends = [one["points"][-1]["loss"] for one in by_name[name]]
-        losses = "".join(f"{mean(name, point):>8.3f}" for point in range(_POINTS))
+        losses = "".join(f"{mean(name, point):>8.3f}" for point in range(len(_QUARTERS)))
         spread = f"{statistics.stdev(ends):>7.3f}" if len(ends) > 1 else f"{'':>7}"
         right = f"{mean(name, -1, 'accuracy'):>8.1%}"
         lines.append(f"{name:<42}{len(ends):>6}{by_name[name][0]['steps']:>7}{losses}{spread}{right}")
@@ -68,7 +68,7 @@ def main() -> None:
             if any(key.items() <= one.items() for one in results):
                 continue
             began = time.perf_counter()
-            result = train(TRIALS[name], arguments.data, yardstick, arguments.cpu_minutes, seed, _POINTS)
+            result = train(TRIALS[name], arguments.data, yardstick, arguments.cpu_minutes, seed, _QUARTERS)
             results.append({**key, **result})
             with arguments.results.open("a") as file:
                 file.write(json.dumps(results[-1]) + "\n")

@@ -7,7 +7,7 @@ The yardstick is the loss over hidden words of held-out documents less that of t
 import dataclasses
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -83,7 +83,9 @@ class Yardstick:
         return sums["mlm_sum"] / sums["mlm_weight"] - self.unigram, sums["mlm_correct"] / sums["mlm_weight"]
 
 
-def train(trial: Trial, data: pathlib.Path, yardstick: Yardstick, cpu_minutes: float, seed: int, points: int) -> dict:
+def train(
+    trial: Trial, data: pathlib.Path, yardstick: Yardstick, cpu_minutes: float, seed: int, shares: Sequence[float]
+) -> dict:
     """Trains; the schedule ends where the CPU-minutes do.
 
     Args:
@@ -92,7 +94,7 @@ def train(trial: Trial, data: pathlib.Path, yardstick: Yardstick, cpu_minutes: f
         yardstick: of the same directory.
         cpu_minutes: of the steps alone: neither compiling nor scoring counts.
         seed: of initial values, order, masks and dropout.
-        points: how often it is scored, evenly over the steps.
+        shares: of the steps, after which it is scored; the last is 1.
 
     Returns:
         steps, seconds of the CPU a step, and of each point the share of the steps, the loss less the unigram's and the
@@ -120,10 +122,10 @@ def train(trial: Trial, data: pathlib.Path, yardstick: Yardstick, cpu_minutes: f
     jax.block_until_ready(state)
     cost = (time.process_time() - began) / _TIMED_STEPS
 
-    steps = max(points, round(cpu_minutes * 60 / cost))
+    steps = max(len(shares), round(cpu_minutes * 60 / cost))
     state, step = begin(steps)
     evaluate = jax.jit(make_eval_step(task))
-    marks = [round(steps * (point + 1) / points) for point in range(points)]
+    marks = [max(1, round(steps * share)) for share in shares]
     found, spent, resumed = [], 0.0, None
     for number, batch in enumerate(maker.train(trial.batch_size, 0, steps), start=1):
         state, _ = step(state, batch)
