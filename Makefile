@@ -33,9 +33,9 @@ test: setup
 # Every step says so and does nothing where its result is there already; the training resumes where it was.
 pretrain: setup
 	$(BIN)/python -m launch.train_tokenizer --input='$(INPUT)' --kind=wordpiece --vocab_size=8192 --output=$(RUN)/tokenizer
-	$(BIN)/python -m launch.prepare --input='$(INPUT)' --tokenizer=$(RUN)/tokenizer --seq_len=128 --output=$(RUN)/rows
+	$(BIN)/python -m launch.prepare --input='$(INPUT)' --tokenizer=$(RUN)/tokenizer --seq_len=128 --pairs=none --packing --output=$(RUN)/rows
 	$(BIN)/python -m launch.pretrain --gin_file=$(GIN_FILE) --data_dir=$(RUN)/rows --workdir=$(RUN)/model
-	$(BIN)/python -m launch.fill_mask --model=$(RUN)/model --top_k=3 \
-	    --text='Return the [MASK] of the array.' \
-	    --text='If the file does not exist, an exception is [MASK].' \
-	    --text='A new object is [MASK] for each call of the function.'
+	$(BIN)/python -m launch.fill_mask --model=$(RUN)/model --top_k=5 \
+	    --text='Opening a file that does not exist raises an [MASK].' \
+	    --text='The methods of this class [MASK] not safe to call from several threads at once.' \
+	    --text='The iterator yields the lines of the file one by one. Empty [MASK] are skipped.'

@@ -17,15 +17,18 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from absl import flags
 
-from bert_jax.data.rows import TRAIN, RowStore, open_rows
+from bert_jax.data.row_tokens import read_tokens
+from bert_jax.data.rows import TRAIN, open_rows
 from bert_jax.errors import UserError
+from bert_jax.tasks.neighbour_baseline import LEFT, RIGHT, NeighbourBaseline, nearest_visible
 from bert_jax.text.tokenizer import MASK, Tokenizer
 from launch.command import run
 
 SENTENCES = pathlib.Path(__file__).with_name("cloze_pydocs.tsv")
 # A sentence of which the corpus holds so many consecutive words may have been learnt by heart.
 WINDOW_WORDS = 8
-_ROWS_PER_READ = 4096
+# Of larger corpora, rows spread evenly are counted, as by evaluations.
+_MOST_TOKENS = 8_000_000
 
 # From a sentence with one blank to the words for it, the best first.
 Predictor = Callable[[str], list[str]]
@@ -105,46 +108,22 @@ def unigram_predictor(counts: np.ndarray, tokenizer: Tokenizer, top_k: int) -> P
     return lambda sentence: words
 
 
-def bigram_predictor(ids: np.ndarray, counts: np.ndarray, tokenizer: Tokenizer, top_k: int) -> Predictor:
-    """Suggests the words that the tokens to the left and to the right make likeliest.
-
-    Given the word, the two neighbours are taken to be independent: p(w | l, r) ~ p(w | l) p(w | r) / p(w). Each of the
-    two is backed off to the unigram distribution, which counts as one more occurrence of the neighbour.
-
-    Args:
-        ids: tokens of the training rows, one row after the other, `[tokens]`.
-        counts: how often the rows hold each token that may be predicted, `[vocab_size]`.
-        tokenizer: of the rows.
-        top_k: number of suggestions.
-    """
-    unigram = counts / counts.sum()
-
-    def given(neighbours: np.ndarray) -> np.ndarray:
-        seen = np.bincount(neighbours, minlength=len(counts)) * (counts > 0)
-        return (seen + unigram) / (seen.sum() + 1)
+def bigram_predictor(baseline: NeighbourBaseline, tokenizer: Tokenizer, top_k: int) -> Predictor:
+    """Suggests the words that the nearest neighbours make likeliest, by the baseline that evaluations have too."""
 
     def predict(sentence: str) -> list[str]:
-        text = [tokenizer.cls_id, *tokenizer.encode_with_masks(sentence), tokenizer.sep_id]
-        blank = text.index(tokenizer.mask_id)
-        after_left = given(ids[1:][ids[:-1] == text[blank - 1]])
-        before_right = given(ids[:-1][ids[1:] == text[blank + 1]])
-        score = np.divide(after_left * before_right, unigram, out=np.zeros_like(unigram), where=unigram > 0)
-        return [tokenizer.id_to_token(int(token)) for token in np.argsort(-score, kind="stable")[:top_k]]
+        ids = np.array([[tokenizer.cls_id, *tokenizer.encode_with_masks(sentence), tokenizer.sep_id]])
+        batch = {
+            "input_ids": ids,
+            "segment_ids": np.ones_like(ids),
+            "masked_positions": np.argwhere(ids == tokenizer.mask_id)[:, 1:],
+            "masked_weights": np.ones((1, 1)),
+        }
+        left, right = ([int(array[0, 0]) for array in nearest_visible(batch, side)] for side in (LEFT, RIGHT))
+        order = np.argsort(-baseline.distribution(left, right), kind="stable")
+        return [tokenizer.id_to_token(int(token)) for token in order[:top_k]]
 
     return predict
-
-
-def read_ids(store: RowStore) -> np.ndarray:
-    """Returns the tokens of all training rows, one row after the other, int64 `[tokens]`."""
-    import tensorflow as tf
-
-    features = {"input_ids": tf.io.RaggedFeature(tf.int64)}
-    number = store.num_rows(TRAIN)
-    parts = []
-    for start in range(0, number, _ROWS_PER_READ):
-        rows = store.read(TRAIN, range(start, min(start + _ROWS_PER_READ, number)))
-        parts.append(tf.io.parse_example(rows, features)["input_ids"].flat_values.numpy())
-    return np.concatenate(parts)
 
 
 def print_answers(clozes: Sequence[Cloze], answers: Sequence[Sequence[str]]) -> None:
@@ -209,7 +188,8 @@ def execute(values: flags.FlagValues) -> None:
     if store:
         counts = store.token_counts
         predictors["unigram"] = unigram_predictor(counts, tokenizer, values.top_k)
-        predictors["bigram"] = bigram_predictor(read_ids(store), counts, tokenizer, values.top_k)
+        baseline = NeighbourBaseline(*read_tokens(store, TRAIN, _MOST_TOKENS), counts)
+        predictors["bigram"] = bigram_predictor(baseline, tokenizer, values.top_k)
         source = store.manifest.source
         passages = read_passages(source["input"], source["format"])
         found = find_in_corpus(clozes, (passage.text for passage in passages))

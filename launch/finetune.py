@@ -6,13 +6,14 @@ Example: python -m launch.finetune --task=classification --train=train.csv --dev
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
 from bert_jax.config import BertConfig
 from bert_jax.errors import UserError
+from bert_jax.tasks.finetuning_defaults import settle
 from bert_jax.tasks.finetuning_recipe import FineTune
 from bert_jax.training.best import LossGoal
 from bert_jax.training.goodput import Goodput
@@ -21,19 +22,19 @@ from launch.command import run
 from launch.configuration import load_finetune
 from launch.finetuning_checks import rows_of_steps
 from launch.finetuning_files import define_file_flags
-from launch.finetuning_material import RECIPES, STEPS, Material, checkpoint_files, prepare
-from launch.finetuning_sweep import sweep
+from launch.finetuning_material import RECIPES, STEPS, Material, checkpoint_files, prepare, starting_width
+from launch.finetuning_sweep import settings_of_sweep, sweep
 from launch.flag_conditions import only_where
 from launch.mesh_flags import PMAP, make_checked_mesh
 from launch.multitask_material import MultiTaskMaterial, prepare_tasks
 from launch.plugins import define_plugin_flag, load_plugins, plugin_identity
-from launch.run_folder import NO_MODEL, open_folder, workdir_of
+from launch.run_folder import NO_MODEL, open_folder, run_in, workdir_of
 from launch.sweep_grid import define_sweep_flags, is_sweep
 from launch.training_session import Trained, Training, define_training_flags, joined_processes, train_session
 
 # Values of the recipe that are flags too, with what they are.
 _RECIPE_FLAGS = {
-    "learning_rate": (float, "The peak of the learning rate."),
+    "learning_rate": (float, "The peak of the learning rate; by default one that suits the model's width."),
     "epochs": (float, "How many times each training example is seen."),
     "batch_size": (int, "Examples of a step."),
     "max_seq_len": (int, "Tokens of a row at most."),
@@ -81,14 +82,29 @@ def execute(values: flags.FlagValues) -> int:
     overrides = {name: getattr(values, name) for name in _RECIPE_FLAGS}
     prepare_material, kind = (prepare_tasks, "multitask") if values.tasks else (prepare, values.task)
 
+    begun, said = _begun(values), []
+
     def load(**changed: Any) -> tuple[FineTune, BertConfig | None, str]:
-        return load_finetune(values.gin_file or [RECIPES.format(kind)], values.gin_param, {**overrides, **changed})
+        gin_files = values.gin_file or [RECIPES.format(kind)]
+        recipe, architecture, text = load_finetune(gin_files, values.gin_param, {**overrides, **changed})
+        has_model = values.init_from != NO_MODEL
+        recipe, said[:] = settle(recipe, lambda: starting_width(values, architecture), begun, has_model=has_model)
+        return recipe, architecture, text
 
     if is_sweep(values):
         return sweep(values, load, prepare_material, fine_tune)
     recipe, architecture, operative_config = load()
+    print("\n".join(said), end="\n" if said else "")
     material = prepare_material(values, recipe, architecture)
     return fine_tune(values, recipe, operative_config, material, goodput).exit_code
+
+
+def _begun(values: flags.FlagValues) -> Mapping[str, Any] | None:
+    """Returns what the run or the sweep in --workdir is, if one goes on there."""
+    workdir = workdir_of(values)
+    if is_sweep(values):
+        return settings_of_sweep(workdir)
+    return run_in(workdir) if holds_checkpoint(workdir) else None
 
 
 def fine_tune(

@@ -10,7 +10,7 @@ from absl import flags
 
 from bert_jax.config import BertConfig
 from bert_jax.errors import UserError
-from bert_jax.interop.pretrained import open_pretrained
+from bert_jax.interop.pretrained import Pretrained, open_pretrained
 from bert_jax.tasks.auxiliary_losses import check_auxiliary_losses
 from bert_jax.tasks.class_weights import ClassWeigher, class_weights
 from bert_jax.tasks.encoding.encoded_rows import EncodedRows
@@ -234,6 +234,27 @@ class StartingModel(NamedTuple):
         return StartingModel(dataclasses.replace(self.config, vocab_size=size), marked, None)
 
 
+def starting_width(values: flags.FlagValues, architecture: BertConfig | None) -> int:
+    """Returns the hidden size of the model of --init_from, or of a new one; reads no weights.
+
+    Args:
+        values: the flags.
+        architecture: of a model with random weights.
+    """
+    source = model_to_describe(values.init_from, workdir_of(values))
+    if source != NO_MODEL:
+        return _open_source(source).config.hidden_size
+    # Without an architecture there is nothing to train, which `starting_model` says.
+    return (architecture or BertConfig()).hidden_size
+
+
+def _open_source(source: str) -> Pretrained:
+    try:
+        return open_pretrained(source)
+    except UserError as error:
+        raise UserError(f"--init_from={source}: {error}") from error
+
+
 def starting_model(values: flags.FlagValues, recipe: FineTune, architecture: BertConfig | None) -> StartingModel:
     """Returns the model of --init_from, or a new one, with what the recipe changes of it; reads no weights."""
     source = model_to_describe(values.init_from, workdir_of(values))
@@ -252,10 +273,7 @@ def starting_model(values: flags.FlagValues, recipe: FineTune, architecture: Ber
                 "the architecture is that of --init_from: leave the bindings of BertConfig out (finetune has those that"
                 " may change, such as finetune.hidden_dropout_prob)"
             )
-        try:
-            model = open_pretrained(source)
-        except UserError as error:
-            raise UserError(f"--init_from={source}: {error}") from error
+        model = _open_source(source)
         tokenizer, tokenizer_directory, config = model.load_tokenizer(), model.tokenizer_directory, model.config
         if config.pooling == "entities":
             # That was for the relations it was tuned for; the recipe says if there are entities here.

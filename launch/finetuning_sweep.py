@@ -121,6 +121,20 @@ def sweep(values: flags.FlagValues, load: Load, prepare: Prepare, fine_tune: Fin
     return 1 if results.failures() else 0
 
 
+def settings_of_sweep(workdir: pathlib.Path) -> Mapping[str, Any] | None:
+    """Returns what the runs of the sweep in a folder have in common, by name; None if there is none."""
+    saved = read_identity(workdir, SWEEP_FILE)
+    if saved is None:
+        return None
+    # What a sweep may vary is noted as a list.
+    single = {
+        name.replace("sweep.", "finetune.", 1): values[0]
+        for name, values in saved.items()
+        if name.startswith("sweep.") and isinstance(values, list) and len(values) == 1
+    }
+    return {**saved, **single}
+
+
 class _Materials:
     """What the runs are trained on, read and encoded once, or once a seed where examples are drawn by it."""
 

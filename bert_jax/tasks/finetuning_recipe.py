@@ -21,7 +21,8 @@ class FineTune:
         epochs: how many times each training example is seen; may be a fraction.
         batch_size: examples a step over all devices.
         accumulation_steps: micro-batches that a step is cut into.
-        learning_rate: the peak.
+        learning_rate: the peak; None for one that suits the model's width. What is None here and in the next two is
+            decided by `finetuning_defaults.settle`.
         max_seq_len: tokens of a row at most.
         seed: of the head's initial values, of order and dropout.
         evaluations_per_epoch: how often the dev set is looked at; 0 for at the end alone.
@@ -30,8 +31,8 @@ class FineTune:
         padded_lengths: how many lengths of batches there are at most, each a program to compile; half as many for the
             dev set.
         long_texts: what becomes of texts over the limit: head, tail, head_and_tail or windows.
-        hidden_dropout_prob: instead of the model's.
-        attention_probs_dropout_prob: instead of the model's.
+        hidden_dropout_prob: instead of the model's; 0.1 if None, or with random weights the architecture's.
+        attention_probs_dropout_prob: likewise.
         frozen_layers: so many layers from the bottom, and the embeddings, are not trained.
         frozen: patterns of parameters that are not trained, such as "*/layer_norm/*"; see `update_factors`.
         layer_decay: the learning rate's factor from a layer to the one below it; None for the same rate everywhere.
@@ -65,7 +66,7 @@ class FineTune:
     epochs: float = 3.0
     batch_size: int = 32
     accumulation_steps: int = 1
-    learning_rate: float = 5e-5
+    learning_rate: float | None = None
     max_seq_len: int = 128
     seed: int = 0
     evaluations_per_epoch: int = 1

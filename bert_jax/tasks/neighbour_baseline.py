@@ -116,6 +116,22 @@ class NeighbourBaseline:
             correct[place] = score >= best * (1 - _ROUNDING)
         return losses, correct
 
+    def distribution(self, left: tuple[int, int], right: tuple[int, int]) -> np.ndarray:
+        """Returns the probability of every word beside two neighbours, float64 `[vocab_size]`.
+
+        Args:
+            left: id and distance, as of `nearest_visible`.
+            right: likewise.
+        """
+        scores = self._unigram.copy()
+        for side, (token, distance) in ((LEFT, left), (RIGHT, right)):
+            if distance:
+                seen = self._sides[side, distance].beside(token)
+                probabilities = seen.left_over * self._lower
+                probabilities[seen.words] += seen.probabilities
+                scores *= probabilities / self._unigram
+        return scores / scores.sum()
+
     def _score_by_one(self, word: int, side: "_Beside") -> tuple[float, float, float]:
         """Returns the score of a word, the total of all, and the largest."""
         scores = side.probabilities + side.left_over * self._lower[side.words]

@@ -13,6 +13,8 @@ import sys
 
 import pytest
 
+from bert_jax.tasks.finetuning_defaults import default_learning_rate
+from bert_jax.training.saved_models import open_model
 from launch.evaluate import main as evaluate
 from launch.predict import main as predict
 
@@ -69,6 +71,23 @@ def test_it_logs_every_step_and_scores_the_dev_set(tuned, read_log):
     assert [line["step"] for line in scores] == [3, 6, 9, 12]
     assert {"loss", "accuracy", "macro_f1", "micro_f1", "matthews", "f1"} <= scores[0].keys()
     assert (tuned / "curves.png").stat().st_size > 1000
+
+
+def test_what_the_recipe_leaves_open_is_said_and_kept(tmp_path, finetune, finished_run, capsys):
+    """A learning rate by the model's width, and dropout of its own."""
+    workdir, width = tmp_path / "run", open_model(finished_run).run["architecture"]["hidden_size"]
+    assert finetune(workdir, learning_rate=None, epochs=0.5) == 0
+    rate, out = default_learning_rate(width), capsys.readouterr().out
+    assert f"learning rate {rate:g}, which suits a width of {width}: --learning_rate" in out
+    assert "dropout 0.1, whatever the model was pre-trained with: finetune.hidden_dropout_prob" in out
+    identity = json.loads((workdir / "run.json").read_text())
+    assert identity["finetune.learning_rate"] == rate and identity["finetune.hidden_dropout_prob"] == 0.1
+    assert open_model(workdir).run["architecture"]["attention_probs_dropout_prob"] == 0.1
+    # Without a word it goes on, and says nothing that was decided before.
+    assert finetune(workdir, learning_rate=None, epochs=0.5) == 0
+    assert "which suits" not in capsys.readouterr().out
+    assert finetune(workdir, "finetune.hidden_dropout_prob=0.2", learning_rate=None, epochs=0.5) == 2
+    assert "hidden_dropout_prob is 0.2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("last", [3, 9])

@@ -96,6 +96,7 @@ def test_the_losses_are_those_of_the_distributions_written_out():
         np.testing.assert_allclose(np.exp(-losses), expected, rtol=1e-5, err_msg=f"{left} {right}")
         assert np.exp(-losses).sum() == pytest.approx(1, abs=1e-6)
         assert correct.tolist() == (expected >= expected.max() * (1 - 1e-9)).tolist(), (left, right)
+        np.testing.assert_allclose(baseline.distribution(left, right), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("texts", [[], [[FIRST, 4, LAST]], [[FIRST, 4, 4, 4, 4, 4, LAST]]], ids=["none", "one", "same"])
