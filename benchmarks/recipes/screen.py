@@ -2,6 +2,8 @@
 
     python -m benchmarks.recipes.screen --data=/tmp/wiki18 --results=wiki18.jsonl --cpu_minutes=4
     python -m benchmarks.recipes.screen --data=/tmp/wiki18 --results=wiki18.jsonl --only=best --only=AdamW --seeds=0,1,2
+    python -m benchmarks.recipes.screen --data=/tmp/wiki_books --results=hour.jsonl --only=best --cpu_minutes=120 \
+        --shares=0.0833,0.1667,0.3333,0.6667,1
 
 Nothing else should run meanwhile: a shared cache makes every CPU-minute shorter. On two cores, two such processes, each
 pinned to one (taskset -c 0, taskset -c 1) and with results of its own, use them best.
@@ -12,17 +14,16 @@ import json
 import pathlib
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.recipes.training import Yardstick, train
 from benchmarks.recipes.trials import TRIALS
 from launch.host_memory import keep_freed_memory
 
-_QUARTERS = (0.25, 0.5, 0.75, 1.0)
 
-
-def table(results: list[dict[str, Any]]) -> str:
-    """Returns the losses less the unigram's at each quarter, the best recipe first; of several seeds, their means."""
+def table(results: list[dict[str, Any]], shares: Sequence[float]) -> str:
+    """Returns the losses less the unigram's at each point, the best recipe first; of several seeds, their means."""
     by_name: dict[str, list[dict[str, Any]]] = {}
     for one in results:
         by_name.setdefault(one["name"], []).append(one)
@@ -30,10 +31,11 @@ def table(results: list[dict[str, Any]]) -> str:
     def mean(name: str, point: int, metric: str = "loss") -> float:
         return statistics.fmean(one["points"][point][metric] for one in by_name[name])
 
-    lines = [f"{'recipe':<42}{'seeds':>6}{'steps':>7}{'1/4':>8}{'1/2':>8}{'3/4':>8}{'end':>8}{'+-':>7}{'right':>8}"]
+    points = "".join(f"{share:>8.0%}" for share in shares)
+    lines = [f"{'recipe':<42}{'seeds':>6}{'steps':>7}{points}{'+-':>7}{'right':>8}"]
     for name in sorted(by_name, key=lambda name: mean(name, -1)):
         ends = [one["points"][-1]["loss"] for one in by_name[name]]
-        losses = "".join(f"{mean(name, point):>8.3f}" for point in range(len(_QUARTERS)))
+        losses = "".join(f"{mean(name, point):>8.3f}" for point in range(len(shares)))
         spread = f"{statistics.stdev(ends):>7.3f}" if len(ends) > 1 else f"{'':>7}"
         right = f"{mean(name, -1, 'accuracy'):>8.1%}"
         lines.append(f"{name:<42}{len(ends):>6}{by_name[name][0]['steps']:>7}{losses}{spread}{right}")
@@ -50,9 +52,11 @@ def main() -> None:
         "--results", type=pathlib.Path, required=True, help="file of JSON lines; finished ones are read"
     )
     parser.add_argument("--cpu_minutes", type=float, default=4.0)
+    parser.add_argument("--shares", default="0.25,0.5,0.75,1", help="of the steps, after which it is scored")
     parser.add_argument("--seeds", default="0", help="numbers between commas")
     parser.add_argument("--only", action="append", help="name of a recipe; may repeat; all if not given")
     arguments = parser.parse_args()
+    shares = [float(share) for share in arguments.shares.split(",")]
     names = arguments.only or list(TRIALS)
     unknown = [name for name in names if name not in TRIALS]
     if unknown:
@@ -68,7 +72,7 @@ def main() -> None:
             if any(key.items() <= one.items() for one in results):
                 continue
             began = time.perf_counter()
-            result = train(TRIALS[name], arguments.data, yardstick, arguments.cpu_minutes, seed, _QUARTERS)
+            result = train(TRIALS[name], arguments.data, yardstick, arguments.cpu_minutes, seed, shares)
             results.append({**key, **result})
             with arguments.results.open("a") as file:
                 file.write(json.dumps(results[-1]) + "\n")
@@ -79,7 +83,8 @@ def main() -> None:
         f"\nloss over hidden words less the unigram's ({yardstick.unigram:.3f} nats); commonest word right in"
         f" {yardstick.commonest:.1%}; {arguments.cpu_minutes:g} CPU-minutes each"
     )
-    print(table([one for one in results if one["cpu_minutes"] == arguments.cpu_minutes and one["name"] in names]))
+    chosen = [one for one in results if one["cpu_minutes"] == arguments.cpu_minutes and one["name"] in names]
+    print(table(chosen, shares))
 
 
 if __name__ == "__main__":
