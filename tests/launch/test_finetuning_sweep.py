@@ -244,7 +244,7 @@ def test_examples_drawn_by_the_seed_are_read_for_each_and_no_memory_is_no_end(tm
     define_flags(values)
     grid = ("--sweep", "--sweep_learning_rates=", "--sweep_batch_sizes=8,16", "--sweep_epochs=", "--seeds=2")
     values(["finetune", f"--workdir={tmp_path}", "--init_from=model", *grid])
-    load = lambda **changed: (FineTune(few_shot=few_shot, **changed), None, "")  # noqa: E731
+    load = lambda **changed: (FineTune(**{"few_shot": few_shot, "learning_rate": 1e-3, **changed}), None, "")  # noqa: E731
     for _ in range(2):
         assert sweep(values, load, prepare, fine_tune) == 1
         assert seeds == prepared and len({name for name, _ in trained}) == len(trained) == 4
