@@ -64,7 +64,8 @@ def define_flags(values: flags.FlagValues) -> None:
         "masking",
         _OF_RUN,
         (_OF_RUN, _YARDSTICK),
-        "With --data_dir: the run's own masks, or for comparisons 15% of the tokens, all of them [MASK].",
+        "With --data_dir: the run's own masks; or for comparisons, and where the model says none, 15% of the tokens,"
+        " all of them [MASK].",
         **here,
     )
     flags.DEFINE_integer(
@@ -177,13 +178,13 @@ def _masking(identity: Mapping[str, Any], wanted: str, given_seed: int | None) -
         given_seed: by --seed; None for the masking's own.
     """
     of_run = masking_of_run(identity)
-    if wanted == _YARDSTICK:
-        (masking, seed), whose, origin = (YARDSTICK, YARDSTICK_SEED), "the yardstick", "the yardstick for comparisons"
-    elif of_run:
+    if of_run and wanted == _OF_RUN:
         (masking, seed), whose, origin = of_run, "the run", "those of the run's own evaluations"
     else:
-        (masking, seed), whose = (Masking(), 0), "the default"
-        origin = "the default ones, since the model does not say its own"
+        # Also without masks of its own: a model that never saw words exchanged would be misled by those around a blank.
+        (masking, seed), whose = (YARDSTICK, YARDSTICK_SEED), "the yardstick"
+        origin = "the yardstick for comparisons"
+        origin += "" if wanted == _YARDSTICK else ", since the model does not say its own"
     if given_seed not in (None, seed):
         origin = f"drawn anew by --seed, and those of {whose} have seed {seed}"
         seed = given_seed

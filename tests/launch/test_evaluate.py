@@ -81,14 +81,13 @@ def test_a_run_with_another_masking_scores_bit_for_bit_as_it_did(
     assert found[1]["mlm_loss"] != found[0]["mlm_loss"]
 
 
-def test_a_model_that_does_not_say_its_masking_gets_the_default_and_that_is_said(
+def test_a_model_that_does_not_say_its_masking_gets_the_yardstick_and_that_is_said(
     capsys, hugging_face_model, small_data
 ):
     assert main(["evaluate", f"--model={hugging_face_model}", f"--data_dir={small_data.rows_32}"]) == 0
-    line = (
-        "masks: 0.15 of the tokens (0.8 [MASK], 0.1 as they are, 0.1 other words), seed 0; the default ones, since the"
-    )
-    assert line in capsys.readouterr().out
+    line = "masks: 0.15 of the tokens (1 [MASK], 0 as they are, 0 other words), seed 0; the yardstick"
+    out = capsys.readouterr().out
+    assert line in out and "since the model does not say its own" in out
 
 
 def test_the_yardstick_is_the_same_for_runs_with_other_masks(tmp_path, capsys, pretrain, finished_run, small_data):
@@ -114,7 +113,7 @@ def test_a_converted_model_scores_the_same(capsys, finished_run, hugging_face_mo
     tables = []
     for model in (finished_run, hugging_face_model):
         capsys.readouterr()
-        assert main(["evaluate", f"--model={model}", f"--data_dir={small_data.rows_32}"]) == 0
+        assert main(["evaluate", f"--model={model}", f"--data_dir={small_data.rows_32}", "--masking=yardstick"]) == 0
         printed = capsys.readouterr()
         assert printed.err == ""
         tables.append(_table(printed.out))
