@@ -287,6 +287,7 @@ _EVALUATE = [
     *(({"max_rows": value}, "--max_rows=" + value) for value in ("0", "-1", "all")),
     *(({"seed": value}, "--seed=" + value) for value in ("-1", "x", "9" * 20)),
     ({"split": "test"}, "--split=test"),
+    ({"masking": "all"}, "--masking=all"),
     ({"dtype": "int8"}, "--dtype=int8"),
     ({"model": "{classifier}"}, "{classifier}"),
     *(
@@ -295,7 +296,7 @@ _EVALUATE = [
     ),
     *(
         ({"model": "{classifier}", "data_dir": None, "input": "{table}", name: value}, f"--{name}={value}")
-        for name, value in (("seed", "3"), ("split", "train"), ("max_rows", "5"))
+        for name, value in (("seed", "3"), ("split", "train"), ("max_rows", "5"), ("masking", "yardstick"))
     ),
     *(
         ({"model": "{classifier}", "data_dir": None, "input": "{table}", "figure": value}, "{value}")

@@ -35,7 +35,7 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path, capsys, pretrain, read
 )
 def test_an_update_rule_of_fine_tuning(choice):
     config = BertConfig(vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24)
-    recipe = FineTune(optimizer=Optimizer("muon"), **choice)
+    recipe = FineTune(learning_rate=1e-3, optimizer=Optimizer("muon"), **choice)
     objective = TextObjective(config, "classes", 2)
     rule = build_update_rule(recipe, 10, objective)
 

@@ -10,7 +10,7 @@ from bert_jax.training.recipe import Optimizer
 @pytest.mark.parametrize("wanted", [1, 2, 3, 4, 7])
 def test_no_more_evaluations_than_asked_for(wanted, epochs):
     """The one at the end counts too: it must not follow another by a step or two."""
-    recipe = FineTune(evaluations_per_epoch=wanted, epochs=epochs)
+    recipe = FineTune(evaluations_per_epoch=wanted, epochs=epochs, learning_rate=5e-5)
     for steps_per_epoch in range(1, 60):
         total = recipe.total_steps(steps_per_epoch)
         evaluated = {*range(0, total + 1, recipe.eval_every(steps_per_epoch)), total} - {0}
