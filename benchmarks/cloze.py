@@ -27,7 +27,7 @@ from launch.command import run
 SENTENCES = pathlib.Path(__file__).with_name("cloze_pydocs.tsv")
 # A sentence of which the corpus holds so many consecutive words may have been learnt by heart.
 WINDOW_WORDS = 8
-# Of larger corpora, rows spread evenly are counted, as by evaluations.
+# The bigrams of a larger corpus are counted in rows spread evenly over it, as by evaluations.
 _MOST_TOKENS = 8_000_000
 
 # From a sentence with one blank to the words for it, the best first.

@@ -24,7 +24,7 @@ from bert_jax.text.tokenizers import train_tokenizer
 
 _RUN, _MOST_SHARED = 8, 0.2
 _EVERY = 50
-# What the rows of a recipe may be, by the name of their directory; those of "held_out" are what all are scored on.
+# A recipe trains on rows of one of these kinds, in a directory of that name; all are scored on those of "held_out".
 ROWS = {
     "pairs": Recipe(seq_len=128, pairs="nsp", validation_fraction=0.0),
     "packed_pairs": Recipe(seq_len=128, pairs="nsp", packing=True, max_pairs_per_row=8, validation_fraction=0.0),

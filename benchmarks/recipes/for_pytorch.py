@@ -17,21 +17,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.recipes.training import Trial, Yardstick
+from benchmarks.recipes.training import SetUp, Trial, Yardstick
 from benchmarks.recipes.trials import BEST
-from bert_jax.config import preset
-from bert_jax.data.rows import open_rows
 from bert_jax.durable_files import publish, unfinished_folder
 from bert_jax.interop.huggingface import write_directory
-from bert_jax.models.execution import Execution
-from bert_jax.tasks.pretraining import PreTraining
-from bert_jax.tasks.pretraining_batches import make_batch_maker
-from bert_jax.text.tokenizers import load_tokenizer
-from bert_jax.training.optimizers import build_optimizer
-from bert_jax.training.recipe import PhaseRates
-from bert_jax.training.schedules import build_phased_schedule
-from bert_jax.training.train_state import create_train_state
-from bert_jax.training.train_step import make_eval_step, make_train_step
+from bert_jax.training.train_step import make_eval_step
 from launch.host_memory import keep_freed_memory
 
 # The part of a batch that a masked-LM model without token types reads.
@@ -81,22 +71,16 @@ def train(
     Raises:
         ValueError: `in_pytorch` cannot do the same.
     """
-    store, tokenizer = open_rows(data / trial.rows), load_tokenizer(data / "tokenizer")
-    maker = make_batch_maker(store, tokenizer, trial.masking, seed)
-    config = preset(trial.preset, vocab_size=tokenizer.vocab_size, **trial.model)
+    set_up = SetUp(trial, data, seed)
+    config, tokenizer = set_up.config, set_up.tokenizer
     if trial.optimizer.kind != "muon" or config.hidden_dropout_prob or config.attention_probs_dropout_prob:
         raise ValueError("in_pytorch has Muon and no dropout, which would be drawn otherwise there")
-    task = PreTraining(config, execution=Execution(unroll=config.num_hidden_layers))
-    initial = jax.jit(task.init)(jax.random.key(seed))
     (folder / "model").mkdir()
-    parameters = jax.tree.map(np.array, initial)
+    # Its tensors are taken out of the dict as they are written.
+    parameters = jax.tree.map(lambda leaf: leaf, set_up.initial)
     write_directory(folder / "model", config, "BertForPreTraining", None, parameters, tokenizer)
-
-    rate = build_phased_schedule(trial.schedule, trial.learning_rate, [PhaseRates(steps)])
-    optimizer = build_optimizer(trial.optimizer, rate, logical_axes=task.logical_axes())
-    step = jax.jit(make_train_step(task, optimizer, rate, seed=seed), donate_argnums=0)
-    evaluate = jax.jit(make_eval_step(task))
-    state = create_train_state(initial, optimizer)
+    state, step = set_up.begin(steps)
+    evaluate = jax.jit(make_eval_step(set_up.task))
 
     scored: list[dict[str, np.ndarray]] = []
 
@@ -110,7 +94,7 @@ def train(
         pass
     marks = [round(steps * (point + 1) / points) for point in range(points)]
     metrics = []
-    batches = write_batches(folder / "training", maker.train(trial.batch_size, 0, steps), steps, dtype)
+    batches = write_batches(folder / "training", set_up.maker.train(trial.batch_size, 0, steps), steps, dtype)
     for number, batch in enumerate(batches, start=1):
         state, own = step(state, batch)
         metrics.append({name: float(own[name]) for name in ("mlm_loss", "learning_rate")})

@@ -21,9 +21,9 @@ from transformers import ModernBertForMaskedLM
 
 # Newton-Schulz iterations of Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/.
 _COEFFICIENTS, _ITERATIONS, _EPSILON = (3.4445, -4.7750, 2.0315), 5, 1e-8
-# How many matrices lie in one parameter of a layer, one below the other, where it is not one.
+# Some parameters of a layer hold several matrices, one below the other: their number.
 _MATRICES = {"attn.Wqkv.weight": 3, "mlp.Wi.weight": 2}
-# What the loss leaves out.
+# The loss leaves such labels out.
 _NO_LABEL = -100
 # Steps whose losses must be the same but for rounding, and those of them that have a line.
 _FIRST_STEPS, _SHOWN = 20, (1, 2, 5, 10, 20)

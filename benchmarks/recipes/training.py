@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.recipes.corpus import HELD_OUT
@@ -35,7 +36,7 @@ _MOST_STEPS = 1_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What is trained.
+    """A recipe that is trained.
 
     Attributes:
         rows: name of the directory of rows, see `corpus.ROWS`.
@@ -83,6 +84,41 @@ class Yardstick:
         return sums["mlm_sum"] / sums["mlm_weight"] - self.unigram, sums["mlm_correct"] / sums["mlm_weight"]
 
 
+class SetUp:
+    """A trial on the rows of a corpus, before its first step.
+
+    Attributes:
+        maker: of the training batches.
+        tokenizer: of the rows.
+        config: the architecture.
+        task: the model and its loss.
+        initial: its parameters, arrays of NumPy.
+    """
+
+    def __init__(self, trial: Trial, data: pathlib.Path, seed: int):
+        """Opens the rows and makes the parameters.
+
+        Args:
+            trial: the recipe.
+            data: a directory that `corpus` made.
+            seed: of initial values, order, masks and dropout.
+        """
+        self._trial, self._seed = trial, seed
+        store, self.tokenizer = open_rows(data / trial.rows), load_tokenizer(data / "tokenizer")
+        self.maker = make_batch_maker(store, self.tokenizer, trial.masking, seed)
+        self.config = preset(trial.preset, vocab_size=self.tokenizer.vocab_size, **trial.model)
+        self.task = PreTraining(self.config, execution=Execution(unroll=self.config.num_hidden_layers))
+        self.initial = jax.tree.map(np.array, jax.jit(self.task.init)(jax.random.key(seed)))
+
+    def begin(self, steps: int) -> tuple[Any, Any]:
+        """Returns the state before the first of so many steps, and the step, which takes the state it is given."""
+        trial, task = self._trial, self.task
+        rate = build_phased_schedule(trial.schedule, trial.learning_rate, [PhaseRates(steps)])
+        optimizer = build_optimizer(trial.optimizer, rate, logical_axes=task.logical_axes())
+        step = jax.jit(make_train_step(task, optimizer, rate, seed=self._seed), donate_argnums=0)
+        return create_train_state(jax.tree.map(jnp.array, self.initial), optimizer), step
+
+
 def train(
     trial: Trial, data: pathlib.Path, yardstick: Yardstick, cpu_minutes: float, seed: int, shares: Sequence[float]
 ) -> dict:
@@ -100,20 +136,9 @@ def train(
         steps, seconds of the CPU a step, and of each point the share of the steps, the loss less the unigram's and the
         accuracy.
     """
-    store, tokenizer = open_rows(data / trial.rows), load_tokenizer(data / "tokenizer")
-    maker = make_batch_maker(store, tokenizer, trial.masking, seed)
-    config = preset(trial.preset, vocab_size=tokenizer.vocab_size, **trial.model)
-    task = PreTraining(config, execution=Execution(unroll=config.num_hidden_layers))
-    initial = jax.jit(task.init)(jax.random.key(seed))
-
-    def begin(steps: int) -> tuple[Any, Any]:
-        rate = build_phased_schedule(trial.schedule, trial.learning_rate, [PhaseRates(steps)])
-        optimizer = build_optimizer(trial.optimizer, rate, logical_axes=task.logical_axes())
-        step = jax.jit(make_train_step(task, optimizer, rate, seed=seed), donate_argnums=0)
-        return create_train_state(jax.tree.map(np.array, initial), optimizer), step
-
-    state, step = begin(_MOST_STEPS)
-    batches = iter(maker.train(trial.batch_size, 0, _WARM_STEPS + _TIMED_STEPS))
+    set_up = SetUp(trial, data, seed)
+    state, step = set_up.begin(_MOST_STEPS)
+    batches = iter(set_up.maker.train(trial.batch_size, 0, _WARM_STEPS + _TIMED_STEPS))
     for number, batch in enumerate(batches):
         if number == _WARM_STEPS:
             jax.block_until_ready(state)
@@ -123,11 +148,11 @@ def train(
     cost = (time.process_time() - began) / _TIMED_STEPS
 
     steps = max(len(shares), round(cpu_minutes * 60 / cost))
-    state, step = begin(steps)
-    evaluate = jax.jit(make_eval_step(task))
+    state, step = set_up.begin(steps)
+    evaluate = jax.jit(make_eval_step(set_up.task))
     marks = [max(1, round(steps * share)) for share in shares]
     found, spent, resumed = [], 0.0, None
-    for number, batch in enumerate(maker.train(trial.batch_size, 0, steps), start=1):
+    for number, batch in enumerate(set_up.maker.train(trial.batch_size, 0, steps), start=1):
         state, _ = step(state, batch)
         if resumed is None:
             # The first step is compiled as it is called.

@@ -9,7 +9,7 @@ from bert_jax.data.masking_recipe import Masking
 from bert_jax.training.recipe import Optimizer, Schedule
 
 _SMALL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-# What transformers' ModernBERT can be, with every layer global.
+# An architecture that transformers' ModernBERT can be, with every layer global.
 MODERN = {
     **_SMALL,
     "initializer_range": 0.05,

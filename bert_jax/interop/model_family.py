@@ -1,4 +1,4 @@
-"""What there is to know of a family of models, such as BERT, to open and to write it as Hugging Face's directories."""
+"""A family of models, such as BERT: all that it takes to open and to write it as Hugging Face's directories."""
 
 import dataclasses
 import pathlib
@@ -13,7 +13,7 @@ from bert_jax.text.tokenizer import Tokenizer
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "silu": "silu"}
 ACTIVATION_NAMES = {"gelu": "gelu", "gelu_tanh": "gelu_new", "silu": "silu"}
 
-# What a model answers well without, as it helps in pre-training alone.
+# A model answers well without these, which help in pre-training alone.
 _DISPENSABLE_PARTS = ("pooler", "next_sentence")
 
 

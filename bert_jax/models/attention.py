@@ -99,9 +99,7 @@ def view_of(
     mask = attention_mask(segment_ids, positions)
     if config.position_embedding_type != "rotary":
         return View(mask)
-    looking = position_ids if positions is None else jnp.take_along_axis(position_ids, positions, axis=1)
-    queries, keys = (
-        rotation_of(ids, config.head_size, config.rotary_base, config.max_position_embeddings)
-        for ids in (looking, position_ids)
-    )
-    return View(mask, queries, keys)
+    keys = rotation_of(position_ids, config.head_size, config.rotary_base, config.max_position_embeddings)
+    if positions is None:
+        return View(mask, keys, keys)
+    return View(mask, tuple(jnp.take_along_axis(part, positions[..., None, None], axis=1) for part in keys), keys)

@@ -11,13 +11,11 @@ from bert_jax.config import BertConfig
 from bert_jax.errors import UserError
 from bert_jax.models.activation_axes import VOCAB, with_axes
 from bert_jax.models.dropout import dropout
-from bert_jax.models.layers import embed, layer_norm
+from bert_jax.models.layers import NOWHERE, embed, layer_norm, places_in_table
 
 # The vocabulary's axis is padded to a multiple of this, so that it can be cut over devices and fills matrix units:
 # 30522 = 2 * 3 * 5087 divides by nothing useful.
 VOCABULARY_MULTIPLE = 128
-# Beyond any table: what is looked up there is NaN.
-_NOWHERE = np.int32(np.iinfo(np.int32).max)
 
 
 def padded_vocab_size(vocab_size: int) -> int:
@@ -109,7 +107,7 @@ class BertEmbeddings(nnx.Module):
         ids = _checked(token_type_ids, number, "token_type_ids", "the token types")
         # Two or so token types: a product with a one-hot matrix spares the gather and above all its scatter backwards.
         types = jax.nn.one_hot(ids, number, dtype=self.token_type_embeddings.dtype)
-        types = jnp.where((ids == _NOWHERE)[..., None], jnp.nan, types)
+        types = jnp.where((ids == NOWHERE)[..., None], jnp.nan, types)
         return types @ _whole_vectors(self.token_type_embeddings)
 
     def _positions(self, position_ids: jax.Array) -> jax.Array:
@@ -120,10 +118,9 @@ class BertEmbeddings(nnx.Module):
 
 
 def _checked(ids: jax.Array, number: int, name: str, table: str) -> jax.Array:
-    """Returns ids `[batch, length]` with `_NOWHERE` in the place of those that there are not.
+    """Returns ids `[batch, length]` as `places_in_table` does, after what can be known of them now has been checked.
 
-    Looked up as they are, negative ones would count from the end of a table, and those beyond the vocabulary be the
-    zeros that pad it.
+    Looked up as they are, those beyond the vocabulary would be the zeros that pad it.
 
     Args:
         ids: to look up.
@@ -151,7 +148,7 @@ def _checked(ids: jax.Array, number: int, name: str, table: str) -> jax.Array:
                 f"{name}: the {wrong}, and the numbers of {table} are 0 to {number - 1}: use the tokenizer that belongs"
                 " to the model, and texts no longer than it takes"
             )
-    return jnp.where((ids >= 0) & (ids < number), ids, _NOWHERE)
+    return places_in_table(ids, number)
 
 
 def _whole_vectors(table: nnx.Embed, rows: str | None = None) -> jax.Array:

@@ -134,6 +134,18 @@ def activation(config: BertConfig, inputs: jax.Array) -> jax.Array:
     return jax.nn.gelu(inputs, approximate=config.hidden_act == "gelu_tanh")
 
 
+# Beyond any table: what is looked up there is NaN.
+NOWHERE = np.int32(np.iinfo(np.int32).max)
+
+
+def places_in_table(ids: jax.Array, number: int) -> jax.Array:
+    """Returns ids to look up in a table of so many rows, with `NOWHERE` in the place of those that it lacks.
+
+    Looked up as they are, negative ones would count from the end of the table.
+    """
+    return jnp.where((ids >= 0) & (ids < number), ids, NOWHERE)
+
+
 def gather_positions(hidden: jax.Array, positions: jax.Array) -> jax.Array:
     """Picks vectors by position, row by row.
 

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bert_jax.models.layers import places_in_table
+
 # Cosines and sines, float32 `[batch, length, 1, head_size / 2]` each.
 Rotation = tuple[jax.Array, jax.Array]
 
@@ -20,9 +22,7 @@ def rotation_of(position_ids: jax.Array, head_size: int, base: float, max_positi
     # In float64: an angle of hundreds of radians has few correct digits left in float32.
     frequencies = base ** (-np.arange(0, head_size, 2) / head_size)
     angles = np.arange(max_positions)[:, None] * frequencies
-    known = (position_ids >= 0) & (position_ids < max_positions)
-    # Beyond any table, where what is looked up is NaN; as they are, negative ones would count from its end.
-    places = jnp.where(known, position_ids, np.int32(np.iinfo(np.int32).max))
+    places = places_in_table(position_ids, max_positions)
     cosines, sines = (jnp.asarray(function(angles), jnp.float32) for function in (np.cos, np.sin))
     return tuple(jnp.take(table, places, axis=0)[:, :, None] for table in (cosines, sines))
 
